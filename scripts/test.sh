@@ -1,0 +1,117 @@
+#!/usr/bin/env bash
+# Builds the extension, installs it into a private PostgreSQL, starts a private
+# server and runs the tests against it.
+#
+#   scripts/test.sh              PostgreSQL 15
+#   scripts/test.sh 16           another major release
+#   scripts/test.sh others       every further major release that can be had
+#   scripts/test.sh all          both of these
+#   scripts/test.sh 15 -- --test usage some_name
+#                                only what `cargo test` selects with these words
+
+# shellcheck source=scripts/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+OTHER_MAJORS="16 17 18"
+RUN=
+
+clean_up() { [ -z "$RUN" ] || stop_and_remove "$RUN"; }
+trap clean_up EXIT
+trap 'exit 130' INT TERM
+
+# The test programs speak to a server only and contain nothing of it. So those
+# built for the default major serve for all, which saves minutes for each.
+server_tests() { # MAJOR CARGO-TEST-ARGUMENT...
+    local major=$1
+    shift
+    EXA_BILLING_PG_BIN=$(bin_of "$major") \
+        EXA_BILLING_WORK=$WORK \
+        EXA_BILLING_TEST_DIR=$RUN \
+        EXA_BILLING_TEST_TEMPLATE=$(template_of "$major") \
+        EXA_BILLING_TEST_HOST=$RUN/shared \
+        EXA_BILLING_TEST_PORT=$PORT \
+        EXA_BILLING_TEST_LOG=$RUN/shared/server.log \
+        cargo_for $DEFAULT_MAJOR test "$@"
+}
+
+# Servers of runs that were killed and could not clean up after themselves.
+remove_leftovers() {
+    local dir
+    for dir in "$WORK"/t[0-9]*-*; do
+        if [ -d "$dir" ] && ! kill -0 "${dir##*-}" 2>/dev/null; then stop_and_remove "$dir"; fi
+    done
+}
+
+start_shared_server() { # MAJOR
+    remove_leftovers
+    RUN=$WORK/t$1-$$
+    mkdir "$RUN"
+    give_to_postgres "$RUN"
+    server_start "$RUN/shared" "$1"
+}
+
+test_major() { # MAJOR CARGO-TEST-ARGUMENT...
+    local major=$1 result=0
+    shift
+    if [ "$major" = $DEFAULT_MAJOR ] && [ $# = 0 ]; then
+        step "Tests that need no server" pure_tests --lib
+    fi
+    step "Building the extension for PostgreSQL $major and installing it" install_extension "$major"
+    step "Starting a server ($("$(bin_of "$major")/postgres" --version))" start_shared_server "$major"
+    if [ $# = 0 ]; then set -- --no-fail-fast --test '*'; fi
+    step "Tests on PostgreSQL $major" server_tests "$major" "$@" || result=$?
+    if [ $result != 0 ]; then
+        # the directory goes, the log of the server is worth keeping
+        cp "$RUN/shared/server.log" "$WORK/failed-$major.log"
+        note "the log of the shared server: $WORK/failed-$major.log"
+    fi
+    stop_and_remove "$RUN"
+    RUN=
+    return $result
+}
+
+test_others() {
+    local major failed=() summary=() began
+    for major in $OTHER_MAJORS; do
+        began=$SECONDS
+        if ! provide "$major"; then
+            summary+=("PostgreSQL $major: not to be had here: $WHY_NOT")
+            # a subshell with errexit, which a condition would switch off
+        else
+            set +e
+            (
+                set -e
+                trap clean_up EXIT
+                test_major "$major"
+            )
+            # shellcheck disable=SC2181 # a condition would switch errexit off
+            if [ $? = 0 ]; then
+                summary+=("PostgreSQL $major: passed ($((SECONDS - began)) s)")
+            else
+                summary+=("PostgreSQL $major: FAILED")
+                failed+=("$major")
+            fi
+            set -e
+        fi
+    done
+    say "Summary"
+    for major in "${summary[@]}"; do note "$major"; done
+    [ ${#failed[@]} = 0 ]
+}
+
+which=${1:-$DEFAULT_MAJOR}
+[ $# = 0 ] || shift
+if [ "${1:-}" = -- ]; then shift; fi
+
+setup $DEFAULT_MAJOR
+case $which in
+all)
+    test_major $DEFAULT_MAJOR
+    test_others
+    ;;
+others) test_others ;;
+*)
+    provide "$which" || die "PostgreSQL $which: not to be had here: $WHY_NOT"
+    test_major "$which" "$@"
+    ;;
+esac

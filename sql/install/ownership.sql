@@ -1,0 +1,23 @@
+-- Every function and type belongs to exa_billing_owner, and PUBLIC may use none of them.
+DO $$
+DECLARE
+    member record;
+BEGIN
+    FOR member IN
+        SELECT p.oid::pg_catalog.regprocedure AS name FROM pg_catalog.pg_proc AS p
+        WHERE p.pronamespace = 'exa_billing'::pg_catalog.regnamespace
+    LOOP
+        EXECUTE pg_catalog.format('ALTER ROUTINE %s OWNER TO exa_billing_owner', member.name);
+        EXECUTE pg_catalog.format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', member.name);
+        EXECUTE pg_catalog.format('GRANT EXECUTE ON ROUTINE %s TO exa_billing_owner', member.name);
+    END LOOP;
+    FOR member IN
+        SELECT t.oid::pg_catalog.regtype AS name FROM pg_catalog.pg_type AS t
+        JOIN pg_catalog.pg_class AS c ON c.oid = t.typrelid AND c.relkind = 'c'
+        WHERE t.typnamespace = 'exa_billing'::pg_catalog.regnamespace
+    LOOP
+        EXECUTE pg_catalog.format('ALTER TYPE %s OWNER TO exa_billing_owner', member.name);
+        EXECUTE pg_catalog.format('REVOKE ALL ON TYPE %s FROM PUBLIC', member.name);
+    END LOOP;
+END
+$$;

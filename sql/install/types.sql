@@ -1,0 +1,68 @@
+-- Result types. They are never used in a column, so that no table depends on the extension.
+
+CREATE TYPE exa_billing.recorded_usage AS (
+    usage_id uuid,
+    created_at timestamptz,
+    cost_microdollars bigint,
+    free_microdollars bigint,
+    charged_microdollars bigint,
+    free_allowance_microdollars bigint,
+    is_replay boolean
+);
+COMMENT ON TYPE exa_billing.recorded_usage IS
+    'What was recorded, in microdollars: free + charged = cost. is_replay: the key was known, nothing was written. The allowance is null for spend other than Exa.';
+
+CREATE TYPE exa_billing.usage_decision AS (
+    allowed boolean,
+    reason text,
+    is_paid boolean,
+    month_used_microdollars bigint,
+    free_allowance_microdollars bigint,
+    balance_microdollars bigint,
+    member_limit_remaining_microdollars bigint
+);
+COMMENT ON TYPE exa_billing.usage_decision IS
+    'May this request be made? reason: free_allowance, credit_balance, not_a_member, no_credit_balance or member_daily_limit. Amounts in microdollars; the limit is null where there is none.';
+
+CREATE TYPE exa_billing.monthly_usage AS (
+    user_id text,
+    month date,
+    total_cost_microdollars bigint,
+    total_charged_microdollars bigint,
+    request_count bigint,
+    free_allowance_microdollars bigint
+);
+COMMENT ON TYPE exa_billing.monthly_usage IS
+    'A user''s month over all contexts, in microdollars. The allowance is null until the first request locks it in.';
+
+CREATE TYPE exa_billing.owner_balance AS (
+    total_microdollars_acquired bigint,
+    microdollars_used bigint,
+    balance_microdollars bigint,
+    next_credit_expiration_at timestamptz,
+    next_expiration_microdollars bigint
+);
+COMMENT ON TYPE exa_billing.owner_balance IS
+    'Credits acquired, used and left, in microdollars, and what expires next.';
+
+CREATE TYPE exa_billing.partition_report AS (
+    partition_name text,
+    from_time timestamptz,
+    to_time timestamptz,
+    created boolean,
+    error text
+);
+COMMENT ON TYPE exa_billing.partition_report IS
+    'One monthly partition: whether this call created it, or why it could not.';
+
+CREATE TYPE exa_billing.books_violation AS (
+    invariant text,
+    owner_kind text,
+    owner_id text,
+    period text,
+    expected_microdollars numeric,
+    actual_microdollars numeric,
+    detail text
+);
+COMMENT ON TYPE exa_billing.books_violation IS
+    'One broken promise of the books, named by its invariant (I1 … I10).';

@@ -1,0 +1,90 @@
+//! Account rows: one per spend owner, and the lock under which all posted state of the owner is
+//! written.
+
+use crate::error::{BillingError, Result};
+use crate::owner::{Owner, OwnerKind};
+use crate::spi::{Statement, values};
+
+static LOCK: Statement = Statement::kept(
+    "SELECT true FROM exa_billing.accounts WHERE owner_kind = $1 AND owner_id = $2 FOR UPDATE",
+);
+// A row that is being inserted cannot be skipped by SKIP LOCKED, only waited for. So whoever
+// opens an account holds this lock, and posting, which must never wait for an open transaction,
+// tries it first.
+static LOCK_OPENING: Statement = Statement::kept(
+    "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended($1 || '/' || $2, 0))",
+);
+static OPEN: Statement = Statement::kept(
+    "INSERT INTO exa_billing.accounts
+         (owner_kind, owner_id, total_microdollars_acquired, microdollars_used, opened_at)
+     VALUES ($1, $2, 0, 0, pg_catalog.now()) ON CONFLICT DO NOTHING",
+);
+static OPEN_UNLESS_BUSY: Statement = Statement::kept(
+    "WITH missing AS MATERIALIZED (
+         SELECT o.owner_kind, o.owner_id FROM unnest($1, $2) AS o(owner_kind, owner_id)
+         WHERE NOT EXISTS (
+             SELECT FROM exa_billing.accounts AS a
+             WHERE a.owner_kind = o.owner_kind AND a.owner_id = o.owner_id)
+         LIMIT $3
+     ), not_busy AS MATERIALIZED (
+         SELECT owner_kind, owner_id FROM missing
+         WHERE pg_catalog.pg_try_advisory_xact_lock(
+             pg_catalog.hashtextextended(owner_kind || '/' || owner_id, 0))
+     )
+     INSERT INTO exa_billing.accounts
+         (owner_kind, owner_id, total_microdollars_acquired, microdollars_used, opened_at)
+     SELECT owner_kind, owner_id, 0, 0, pg_catalog.now() FROM not_busy
+     ORDER BY owner_kind, owner_id
+     ON CONFLICT DO NOTHING",
+);
+static LOCK_UNLESS_BUSY: Statement = Statement::kept(
+    "SELECT a.owner_kind, a.owner_id
+     FROM exa_billing.accounts AS a
+     JOIN unnest($1, $2) AS o(owner_kind, owner_id)
+         ON a.owner_kind = o.owner_kind AND a.owner_id = o.owner_id
+     ORDER BY a.owner_kind, a.owner_id
+     FOR UPDATE OF a SKIP LOCKED",
+);
+
+/// Each account opened takes one advisory lock until commit; this many fit any lock table.
+const MAX_OPENED_AT_ONCE: i64 = 500;
+
+/// Locks the owner's account row, opening the account when there is none.
+///
+/// Locks: the opening lock of the owner (only when there is no account), then the row.
+pub fn lock(owner: &Owner) -> Result<()> {
+    if try_lock(owner)? {
+        return Ok(());
+    }
+    let key = values![owner.kind.as_str(), &owner.id];
+    LOCK_OPENING.execute(key)?;
+    OPEN.execute(key)?;
+    match try_lock(owner)? {
+        true => Ok(()),
+        false => Err(BillingError::internal("an account vanished while it was being opened")),
+    }
+}
+
+fn try_lock(owner: &Owner) -> Result<bool> {
+    let found =
+        LOCK.write_row(values![owner.kind.as_str(), &owner.id], |row| row.get::<bool>(1))?;
+    Ok(found.is_some())
+}
+
+/// Locks the account rows of those owners that nobody else has locked, in order, opening
+/// accounts that are missing; waits for nobody.
+///
+/// Locks: opening locks (tried), then rows sorted by (owner_kind, owner_id), skipping locked ones.
+pub fn lock_unless_busy(owners: &[Owner]) -> Result<Vec<Owner>> {
+    let (kinds, ids) = columns(owners);
+    OPEN_UNLESS_BUSY.execute(values![kinds.clone(), ids.clone(), MAX_OPENED_AT_ONCE])?;
+    LOCK_UNLESS_BUSY.write(values![kinds, ids], |row| {
+        let kind = OwnerKind::parse(Some(&row.get::<String>(1)?))?;
+        Ok(Owner { kind, id: row.get(2)? })
+    })
+}
+
+/// Owners as two array arguments.
+pub fn columns(owners: &[Owner]) -> (Vec<&str>, Vec<&str>) {
+    owners.iter().map(|owner| (owner.kind.as_str(), owner.id.as_str())).unzip()
+}

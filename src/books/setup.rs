@@ -1,0 +1,100 @@
+//! `setup()`: storage migrations, guards, views and partitions, as often as one likes.
+
+use super::{FIRST_TABLE, guard};
+use crate::error::{BillingError, Kind, Result};
+use crate::spi::{self, Answer, Composite, RowSet, Statement, values};
+use crate::{guc, partitions};
+use pgrx::prelude::*;
+
+struct Migration {
+    version: i32,
+    name: &'static str,
+    sql: &'static str,
+}
+
+/// Numbered from 1 without gaps; once released, a migration is never edited.
+const MIGRATIONS: [Migration; 1] = [Migration {
+    version: 1,
+    name: "books",
+    sql: include_str!("../../sql/migrations/0001_books.sql"),
+}];
+
+const GUARDS: &str = include_str!("../../sql/books/guards.sql");
+const VIEWS: &str = include_str!("../../sql/books/views.sql");
+const MONTHS_AHEAD: i32 = 12;
+
+const LOCK_NAMESPACE: i32 = 0x4558_4142; // "EXAB"
+const SETUP_LOCK: i32 = 1;
+
+static LOCK_SETUP: Statement = Statement::kept("SELECT pg_catalog.pg_advisory_xact_lock($1, $2)");
+static STORAGE_VERSION: Statement =
+    Statement::fresh("SELECT pg_catalog.max(version) FROM exa_billing.storage_migrations");
+static NOTE_MIGRATION: Statement = Statement::fresh(
+    "INSERT INTO exa_billing.storage_migrations (version, name, library_version, applied_at)
+     VALUES ($1, $2, $3, pg_catalog.now())",
+);
+
+/// Makes the books, or brings them up to this library.
+///
+/// Locks, in this order: the setup lock and the partition lock (both until the transaction
+/// ends), then what each migration says it takes. Two callers at once make one set of books.
+pub fn set_up() -> Result<i32> {
+    LOCK_SETUP.execute(values![LOCK_NAMESPACE, SETUP_LOCK])?;
+    spi::see_what_others_committed();
+    let present = storage_version()?;
+    let newest = MIGRATIONS[MIGRATIONS.len() - 1].version;
+    if present > newest {
+        return Err(BillingError::new(Kind::WrongState, "the books are newer than this library")
+            .detail(format!(
+                "The books have storage version {present}, this library knows {newest}."
+            ))
+            .hint("Install the newer library again."));
+    }
+    for migration in MIGRATIONS.iter().filter(|migration| migration.version > present) {
+        spi::run_script(migration.sql)?;
+        let library = env!("CARGO_PKG_VERSION");
+        NOTE_MIGRATION.execute(values![migration.version, migration.name, library])?;
+    }
+    spi::run_script(GUARDS)?;
+    spi::run_script(VIEWS)?;
+    make_partitions(Some(MONTHS_AHEAD))?;
+    guard::require_untampered()?;
+    Ok(newest)
+}
+
+/// 0 when there are no books.
+fn storage_version() -> Result<i32> {
+    if !spi::relation_exists(FIRST_TABLE) {
+        return Ok(0);
+    }
+    let version = STORAGE_VERSION.write_row(&[], |row| row.maybe::<i32>(1))?.flatten();
+    // The table is there and its rows are not: another session made the books after this
+    // transaction's snapshot was taken.
+    version.ok_or_else(|| {
+        BillingError::new(Kind::Retry, "the books were set up after this transaction began")
+            .hint("Retry the transaction.")
+    })
+}
+
+fn make_partitions(months_ahead: Option<i32>) -> Result<Vec<partitions::Report>> {
+    partitions::maintain(spi::clock(), guc::late_usage_limit_seconds(), months_ahead)
+}
+
+/// Makes or renews the books; returns their storage version.
+#[pg_extern(sql = false)]
+fn setup() -> Answer<i32> {
+    spi::require_writable("exa_billing.setup()");
+    Ok(set_up()?)
+}
+
+/// Makes the monthly partitions that are missing and reports on each month.
+#[pg_extern(sql = false)]
+fn maintain_partitions(months_ahead: Option<i32>) -> Answer<RowSet> {
+    super::enter_for_writing("exa_billing.maintain_partitions()")?;
+    let reports = make_partitions(months_ahead)?;
+    let rows = reports.iter().map(|report| {
+        let error = report.error.as_deref();
+        Composite::new(values![&report.partition, report.from, report.to, report.created, error])
+    });
+    Ok(rows.collect())
+}

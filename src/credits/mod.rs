@@ -1,0 +1,6 @@
+//! Credits: what an owner has acquired, used and has left.
+
+mod balance;
+mod grants;
+
+pub use balance::read_locked as read_balance_locked;

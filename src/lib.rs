@@ -1,0 +1,49 @@
+//! exa_billing keeps the books of usage-priced products inside PostgreSQL.
+//!
+//! The rooms below build on each other in this order; each looks only at those before it.
+//! docs/ARCHITECTURE.md says why each is as it is.
+
+// The ground floor: pure rules, and the one helper that talks to the server.
+mod error;
+mod guc;
+mod idempotency;
+mod money;
+mod owner;
+mod spi;
+mod time;
+
+// The books: first the months, since setting books up makes the first of them.
+mod books;
+mod partitions;
+
+// What comes in, and how it gets into the shared figures.
+mod accounts;
+mod credits;
+mod posting;
+mod sources;
+mod usage;
+
+// What runs by itself.
+mod worker;
+
+use pgrx::prelude::*;
+
+pgrx::pg_module_magic!();
+
+// The SQL of the extension is written by hand, in this order: the schema and its owner, the
+// result types, the functions room by room, and at last who owns all that.
+extension_sql_file!("../sql/install/schema.sql", name = "schema", bootstrap);
+extension_sql_file!("../sql/install/types.sql", name = "types", requires = ["schema"]);
+extension_sql_file!("../sql/install/books.sql", name = "books", requires = ["types"]);
+extension_sql_file!("../sql/install/posting.sql", name = "posting", requires = ["books"]);
+extension_sql_file!("../sql/install/credits.sql", name = "credits", requires = ["posting"]);
+extension_sql_file!("../sql/install/usage.sql", name = "usage", requires = ["credits"]);
+extension_sql_file!("../sql/install/ownership.sql", name = "ownership", finalize);
+
+/// Called once per process, when the library is loaded.
+#[pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    guc::init();
+    books::init();
+    worker::init();
+}

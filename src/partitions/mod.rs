@@ -1,0 +1,12 @@
+//! Monthly partitions of the journals: which there must be, making them ahead, and the last
+//! resort of making one inside a charge.
+//!
+//! This room lies before `books` because setting the books up makes the first partitions.
+
+mod create;
+mod on_demand;
+mod plan;
+
+pub use create::{Report, maintain};
+pub use on_demand::ensure;
+pub use plan::Journal;

@@ -1,0 +1,8 @@
+//! What spend is: the taxonomy every journal shares, and how a journal's row is queued for
+//! posting.
+
+mod dimension;
+mod entry;
+
+pub use dimension::{Category, Dimension, exa_dimension_id, recorded_source};
+pub use entry::{EXA, SPEND};

@@ -1,0 +1,240 @@
+//! The one helper through which everything reads and writes.
+//!
+//! A [`Statement`] is SQL text with a plan that is kept for the life of the backend. It is run
+//! in one of two ways, and the difference is what keeps figures exact:
+//!
+//! * `read` runs on the snapshot of the statement that called us (`read_only = true`, always).
+//!   All statements of one reading function then see the same state, also after a write earlier
+//!   in the transaction. No transaction id is taken, so it works on a hot standby.
+//! * `write` takes a fresh snapshot (at READ COMMITTED) and sees what this transaction wrote so
+//!   far. Decisions inside a writing function are made this way, after their locks are held.
+//!
+//! Everything unsafe that talks to the executor lives in this room.
+
+mod argument;
+mod error_report;
+mod result;
+mod row;
+mod session;
+mod subtransaction;
+mod value;
+
+pub use error_report::Answer;
+pub use result::{Composite, RowSet};
+pub use row::Row;
+pub use session::{
+    SessionLock, as_books_owner, clock, in_recovery, relation_exists, require_writable,
+    see_what_others_committed, transaction_time,
+};
+pub use subtransaction::{Failure, in_subtransaction};
+pub use value::{Json, Value};
+
+use crate::error::{BillingError, Result};
+use pgrx::pg_sys;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::CString;
+
+/// Turns a list of Rust values into statement arguments or result columns.
+macro_rules! values {
+    ($($value:expr),* $(,)?) => { &[$($crate::spi::Value::from($value)),*] };
+}
+pub(crate) use values;
+
+/// How a statement is planned.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Planning {
+    /// One plan for all arguments, made once: what the charging path needs.
+    Kept,
+    /// As `Kept`, for statements over `unposted_spend`. The queue is empty most of the time; a
+    /// plan made then would be a sequential scan, and ruinous once 500,000 rows wait.
+    KeptIndexed,
+    /// Planned at each call, so that partitions are pruned before they are locked.
+    Fresh,
+}
+
+/// SQL text with its way of planning; always a `static`, whose address names the kept plan.
+pub struct Statement {
+    sql: &'static str,
+    planning: Planning,
+}
+
+thread_local! {
+    static KEPT_PLANS: RefCell<HashMap<*const Statement, pg_sys::SPIPlanPtr>> = RefCell::default();
+}
+
+impl Statement {
+    pub const fn kept(sql: &'static str) -> Self {
+        Self { sql, planning: Planning::Kept }
+    }
+
+    pub const fn over_queue(sql: &'static str) -> Self {
+        Self { sql, planning: Planning::KeptIndexed }
+    }
+
+    pub const fn fresh(sql: &'static str) -> Self {
+        Self { sql, planning: Planning::Fresh }
+    }
+
+    /// All rows, on the caller's snapshot.
+    pub fn read<T>(
+        &'static self,
+        arguments: &[Value],
+        each: impl FnMut(&Row) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        self.run(arguments, true, each)
+    }
+
+    /// The only row, or none, on the caller's snapshot.
+    pub fn read_row<T>(
+        &'static self,
+        arguments: &[Value],
+        each: impl FnMut(&Row) -> Result<T>,
+    ) -> Result<Option<T>> {
+        only(self.read(arguments, each)?)
+    }
+
+    /// All rows, on a fresh snapshot; may write.
+    pub fn write<T>(
+        &'static self,
+        arguments: &[Value],
+        each: impl FnMut(&Row) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        self.run(arguments, false, each)
+    }
+
+    /// The only row, or none, on a fresh snapshot; may write.
+    pub fn write_row<T>(
+        &'static self,
+        arguments: &[Value],
+        each: impl FnMut(&Row) -> Result<T>,
+    ) -> Result<Option<T>> {
+        only(self.write(arguments, each)?)
+    }
+
+    /// Writes and tells nothing back.
+    pub fn execute(&'static self, arguments: &[Value]) -> Result<()> {
+        self.write(arguments, |_| Ok(())).map(drop)
+    }
+
+    fn run<T>(
+        &'static self,
+        arguments: &[Value],
+        read_only: bool,
+        each: impl FnMut(&Row) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let (mut datums, nulls) = value::datums_and_nulls(arguments);
+        let _scans = (self.planning == Planning::KeptIndexed).then(IndexScansOnly::begin);
+        connected(|| {
+            let plan = self.plan(arguments)?;
+            // SAFETY: the plan was prepared for exactly these argument types, in this backend.
+            let code = unsafe {
+                pg_sys::SPI_execute_plan(plan, datums.as_mut_ptr(), nulls.as_ptr(), read_only, 0)
+            };
+            row::collect(code, each)
+        })
+    }
+
+    fn plan(&'static self, arguments: &[Value]) -> Result<pg_sys::SPIPlanPtr> {
+        if let Some(plan) =
+            KEPT_PLANS.with_borrow(|plans| plans.get(&std::ptr::from_ref(self)).copied())
+        {
+            return Ok(plan);
+        }
+        let options = match self.planning {
+            Planning::Kept | Planning::KeptIndexed => pg_sys::CURSOR_OPT_GENERIC_PLAN,
+            Planning::Fresh => pg_sys::CURSOR_OPT_CUSTOM_PLAN,
+        };
+        let sql = c_text(self.sql)?;
+        let mut types: Vec<pg_sys::Oid> = arguments.iter().map(|value| value.oid).collect();
+        // SAFETY: called between SPI_connect and SPI_finish; the kept plan is ours until exit.
+        let plan = unsafe {
+            let plan = pg_sys::SPI_prepare_cursor(
+                sql.as_ptr(),
+                count_of(&types),
+                types.as_mut_ptr(),
+                options.cast_signed(),
+            );
+            if plan.is_null() || pg_sys::SPI_keepplan(plan) != 0 {
+                return Err(failed_code("prepare", pg_sys::SPI_result));
+            }
+            plan
+        };
+        KEPT_PLANS.with_borrow_mut(|plans| plans.insert(std::ptr::from_ref(self), plan));
+        Ok(plan)
+    }
+}
+
+/// Runs one or several statements without arguments and without results: DDL, put together here
+/// out of fixed texts and names from the calendar.
+pub fn run_script(sql: &str) -> Result<()> {
+    let sql = c_text(sql)?;
+    connected(|| {
+        // SAFETY: called between SPI_connect and SPI_finish.
+        let code = unsafe { pg_sys::SPI_execute(sql.as_ptr(), false, 0) };
+        if code < 0 { Err(failed_code("run", code)) } else { Ok(()) }
+    })
+}
+
+/// Connects for the time of `work`. When a statement raises, the unwinding passes through here
+/// and the end of the (sub)transaction cleans the connection up.
+fn connected<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    // SAFETY: a matching SPI_finish follows on every path that does not raise.
+    unsafe {
+        pg_sys::SPI_connect();
+        let outcome = work();
+        pg_sys::SPI_finish();
+        outcome
+    }
+}
+
+/// Turns sequential and bitmap scans off for the planner while it lives.
+///
+/// The switches are set directly, as a setting of the planner and not of the session: nobody
+/// else sees them, and a raised error restores them on its way out.
+struct IndexScansOnly {
+    seqscan: bool,
+    bitmapscan: bool,
+}
+
+impl IndexScansOnly {
+    fn begin() -> Self {
+        // SAFETY: a backend has one thread.
+        unsafe {
+            let before =
+                Self { seqscan: pg_sys::enable_seqscan, bitmapscan: pg_sys::enable_bitmapscan };
+            pg_sys::enable_seqscan = false;
+            pg_sys::enable_bitmapscan = false;
+            before
+        }
+    }
+}
+
+impl Drop for IndexScansOnly {
+    fn drop(&mut self) {
+        // SAFETY: as above.
+        unsafe {
+            pg_sys::enable_seqscan = self.seqscan;
+            pg_sys::enable_bitmapscan = self.bitmapscan;
+        }
+    }
+}
+
+fn only<T>(rows: Vec<T>) -> Result<Option<T>> {
+    if rows.len() > 1 {
+        return Err(BillingError::internal(format!("expected one row, got {}", rows.len())));
+    }
+    Ok(rows.into_iter().next())
+}
+
+fn c_text(sql: &str) -> Result<CString> {
+    CString::new(sql).map_err(|_| BillingError::internal("SQL text with a zero byte"))
+}
+
+fn count_of<T>(items: &[T]) -> i32 {
+    i32::try_from(items.len()).expect("statements have few arguments")
+}
+
+fn failed_code(what: &str, code: i32) -> BillingError {
+    BillingError::internal(format!("SPI could not {what} a statement (code {code})"))
+}

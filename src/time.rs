@@ -1,0 +1,302 @@
+//! Instants, hours, days and months, all of them UTC.
+//!
+//! An [`Instant`] is PostgreSQL's own `timestamptz`: microseconds since 2000-01-01 00:00 UTC. The
+//! calendar comes from `chrono`; the session's `TimeZone` and `DateStyle` play no part.
+
+use crate::error::{BillingError, Result};
+use chrono::{DateTime, Datelike, Months, NaiveDate, TimeDelta, Utc};
+
+const UNIX_TO_POSTGRES_EPOCH_DAYS: i64 = 10_957;
+pub const MICROSECONDS_PER_SECOND: i64 = 1_000_000;
+const MICROSECONDS_PER_DAY: i64 = 86_400 * MICROSECONDS_PER_SECOND;
+
+/// How far ahead of the clock a caller's `created_at` may be: clocks of two machines differ.
+pub const CLOCK_TOLERANCE_MICROSECONDS: i64 = 5 * 60 * MICROSECONDS_PER_SECOND;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Instant(pub i64);
+
+impl Instant {
+    /// `infinity` and `-infinity` are the ends of the number range.
+    pub fn is_finite(self) -> bool {
+        self.0 != i64::MIN && self.0 != i64::MAX
+    }
+
+    pub fn plus_microseconds(self, microseconds: i64) -> Self {
+        Instant(self.0.saturating_add(microseconds))
+    }
+
+    /// Reads a time with an explicit zone, such as `2026-11-22T10:30:00Z`, rounding to the
+    /// microsecond.
+    pub fn parse_rfc3339(text: &str) -> Option<Self> {
+        let nanoseconds_to_round = TimeDelta::nanoseconds(500);
+        let utc = DateTime::parse_from_rfc3339(text)
+            .ok()?
+            .to_utc()
+            .checked_add_signed(nanoseconds_to_round)?;
+        let epoch = UNIX_TO_POSTGRES_EPOCH_DAYS * MICROSECONDS_PER_DAY;
+        Some(Instant(utc.timestamp_micros().checked_sub(epoch)?))
+    }
+
+    pub fn day(self) -> Result<Day> {
+        i32::try_from(self.0.div_euclid(MICROSECONDS_PER_DAY))
+            .map(Day)
+            .map_err(|_| beyond_calendar())
+    }
+
+    pub fn month(self) -> Result<Month> {
+        self.day()?.month()
+    }
+
+    fn utc(self) -> Option<DateTime<Utc>> {
+        let postgres_epoch_days = TimeDelta::try_days(UNIX_TO_POSTGRES_EPOCH_DAYS)?;
+        DateTime::<Utc>::UNIX_EPOCH
+            .checked_add_signed(postgres_epoch_days)?
+            .checked_add_signed(TimeDelta::microseconds(self.0))
+    }
+}
+
+/// As ISO 8601 with an explicit `+00`, readable by PostgreSQL under every `DateStyle`.
+impl std::fmt::Display for Instant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.utc() {
+            Some(utc) => write!(f, "{}", utc.format("%Y-%m-%d %H:%M:%S%.f+00")),
+            None => write!(f, "microsecond {} of the PostgreSQL epoch", self.0),
+        }
+    }
+}
+
+/// A calendar day: PostgreSQL's `date`, days since 2000-01-01.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Day(pub i32);
+
+impl Day {
+    pub fn month(self) -> Result<Month> {
+        let date = self.date()?;
+        let first = self.0 - date.day0().cast_signed();
+        Ok(Month { first: Day(first), year: date.year(), number: date.month() })
+    }
+
+    fn date(self) -> Result<NaiveDate> {
+        let days = UNIX_TO_POSTGRES_EPOCH_DAYS + i64::from(self.0);
+        let delta = TimeDelta::try_days(days).ok_or_else(beyond_calendar)?;
+        NaiveDate::default().checked_add_signed(delta).ok_or_else(beyond_calendar)
+    }
+
+    fn of(date: NaiveDate) -> Self {
+        let days = date.signed_duration_since(NaiveDate::default()).num_days();
+        let days = days - UNIX_TO_POSTGRES_EPOCH_DAYS;
+        Day(i32::try_from(days).expect("chrono's calendar is smaller than i32 days"))
+    }
+
+    pub fn start(self) -> Instant {
+        Instant(i64::from(self.0).saturating_mul(MICROSECONDS_PER_DAY))
+    }
+}
+
+impl std::fmt::Display for Day {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.date() {
+            Ok(date) => write!(f, "{}", date.format("%Y-%m-%d")),
+            Err(_) => write!(f, "day {} of the PostgreSQL epoch", self.0),
+        }
+    }
+}
+
+/// A calendar month. Counters, allowances and partitions are kept by month.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Month {
+    first: Day,
+    year: i32,
+    number: u32,
+}
+
+impl Month {
+    pub fn first_day(self) -> Day {
+        self.first
+    }
+
+    pub fn start(self) -> Instant {
+        self.first.start()
+    }
+
+    pub fn next(self) -> Result<Month> {
+        self.plus(1)
+    }
+
+    pub fn plus(self, months: u32) -> Result<Month> {
+        let date = self.first.date()?;
+        let next = date.checked_add_months(Months::new(months)).ok_or_else(beyond_calendar)?;
+        Day::of(next).month()
+    }
+
+    /// The tail of a partition's name: `2026_11`. Years beyond 9999 get more digits, so that
+    /// names stay distinct.
+    pub fn suffix(self) -> String {
+        format!("{:04}_{:02}", self.year, self.number)
+    }
+
+    /// Every month from this one to `last`, both included.
+    pub fn through(self, last: Month) -> Result<Vec<Month>> {
+        let mut months = Vec::new();
+        let mut month = self;
+        while month <= last {
+            months.push(month);
+            month = month.next()?;
+        }
+        Ok(months)
+    }
+}
+
+impl std::fmt::Display for Month {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:04}-{:02}", self.year, self.number)
+    }
+}
+
+fn beyond_calendar() -> BillingError {
+    BillingError::invalid("the time is beyond the calendar")
+        .hint("Give a time within the next 200,000 years.")
+}
+
+/// A time given as an argument: never `infinity`.
+pub fn finite(argument: &str, value: Instant) -> Result<Instant> {
+    if !value.is_finite() {
+        return Err(BillingError::invalid(format!("{argument} must be finite")));
+    }
+    Ok(value)
+}
+
+/// An `as_of` of a reading function: any finite instant; a future one is a forecast.
+pub fn as_of(value: Option<Instant>) -> Result<Instant> {
+    finite("as_of", value.ok_or_else(|| BillingError::missing("as_of"))?)
+}
+
+/// When the thing happened: the caller's instant, not ahead of the clock by more than the
+/// tolerance and not older than what is still accepted.
+pub fn event_time(given: Instant, clock: Instant, late_limit_seconds: i64) -> Result<Instant> {
+    not_ahead_of_clock("created_at", given, clock)?;
+    let oldest = clock.plus_microseconds(-late_limit_seconds * MICROSECONDS_PER_SECOND);
+    if given < oldest {
+        return Err(BillingError::invalid("created_at is too long ago")
+            .detail(format!("created_at is {given}; the oldest accepted now is {oldest}."))
+            .hint("exa_billing.late_usage_limit says how late usage may be reported."));
+    }
+    Ok(given)
+}
+
+pub fn not_ahead_of_clock(argument: &str, given: Instant, clock: Instant) -> Result<Instant> {
+    finite(argument, given)?;
+    let latest = clock.plus_microseconds(CLOCK_TOLERANCE_MICROSECONDS);
+    if given > latest {
+        return Err(BillingError::invalid(format!("{argument} is in the future"))
+            .detail(format!("{argument} is {given}; the clock says {clock}."))
+            .hint("Up to five minutes ahead are accepted."));
+    }
+    Ok(given)
+}
+
+/// The first day of a month, given as an argument.
+pub fn first_of_month(argument: &str, value: Option<Day>) -> Result<Month> {
+    let month = month_of(argument, value.ok_or_else(|| BillingError::missing(argument))?)?;
+    if Some(month.first) != value {
+        return Err(BillingError::invalid(format!("{argument} must be the first day of a month"))
+            .hint(format!("Give {}.", month.first)));
+    }
+    Ok(month)
+}
+
+/// The month a given day lies in.
+pub fn month_of(argument: &str, day: Day) -> Result<Month> {
+    if day.0 == i32::MIN || day.0 == i32::MAX {
+        return Err(BillingError::invalid(format!("{argument} must be finite")));
+    }
+    day.month()
+}
+
+/// An instant from calendar parts, for tests and examples.
+#[cfg(test)]
+pub fn utc(year: i32, month: u32, day: u32, hour: u32, minute: u32) -> Instant {
+    let date = NaiveDate::from_ymd_opt(year, month, day).expect("a day of the calendar");
+    let time = chrono::NaiveTime::from_hms_opt(hour, minute, 0).expect("a time of the day");
+    let seconds = i64::from(chrono::Timelike::num_seconds_from_midnight(&time));
+    Day::of(date).start().plus_microseconds(seconds * MICROSECONDS_PER_SECOND)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_epoch_is_the_year_2000() {
+        assert_eq!(utc(2000, 1, 1, 0, 0), Instant(0));
+        assert_eq!(Instant(0).to_string(), "2000-01-01 00:00:00+00");
+        assert_eq!(Instant(-1).to_string(), "1999-12-31 23:59:59.999999+00");
+    }
+
+    #[test]
+    fn months_begin_and_end_where_the_calendar_says() {
+        let leap = utc(2028, 2, 29, 23, 59).month().unwrap();
+        assert_eq!((leap.to_string().as_str(), leap.start()), ("2028-02", utc(2028, 2, 1, 0, 0)));
+        assert_eq!(leap.next().unwrap().start(), utc(2028, 3, 1, 0, 0));
+        let december = utc(2026, 12, 31, 23, 59).month().unwrap();
+        assert_eq!(december.next().unwrap().suffix(), "2027_01");
+        assert_eq!(Instant(-1).month().unwrap().to_string(), "1999-12");
+    }
+
+    #[test]
+    fn a_range_of_months_has_both_ends() {
+        let from = utc(2026, 11, 5, 0, 0).month().unwrap();
+        let months = from.through(from.plus(3).unwrap()).unwrap();
+        let names: Vec<_> = months.iter().map(|month| month.suffix()).collect();
+        assert_eq!(names, ["2026_11", "2026_12", "2027_01", "2027_02"]);
+    }
+
+    #[test]
+    fn infinity_is_refused_everywhere() {
+        for end in [Instant(i64::MIN), Instant(i64::MAX)] {
+            assert!(as_of(Some(end)).is_err());
+            assert!(event_time(end, Instant(0), 60).is_err());
+        }
+        assert!(month_of("month", Day(i32::MAX)).is_err());
+        assert!(as_of(None).is_err());
+    }
+
+    #[test]
+    fn event_times_lie_between_the_late_limit_and_the_tolerance() {
+        let clock = utc(2026, 11, 22, 12, 0);
+        let day_seconds = 86_400;
+        let ok = |instant| event_time(instant, clock, day_seconds).is_ok();
+        assert!(ok(utc(2026, 11, 22, 12, 5)));
+        assert!(!ok(utc(2026, 11, 22, 12, 5).plus_microseconds(1)));
+        assert!(ok(utc(2026, 11, 21, 12, 0)));
+        assert!(!ok(utc(2026, 11, 21, 12, 0).plus_microseconds(-1)));
+    }
+
+    #[test]
+    fn only_the_first_of_a_month_names_a_month_in_policies() {
+        let first = utc(2026, 11, 1, 0, 0).day().unwrap();
+        assert!(first_of_month("effective_month", Some(first)).is_ok());
+        assert!(first_of_month("effective_month", Some(Day(first.0 + 1))).is_err());
+        assert!(first_of_month("effective_month", None).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn an_instant_lies_in_its_month(microseconds in -60_000_000_000_000_000..200_000_000_000_000_000_i64) {
+            let instant = Instant(microseconds);
+            let month = instant.month().unwrap();
+            prop_assert!(month.start() <= instant);
+            prop_assert!(instant < month.next().unwrap().start());
+        }
+
+        #[test]
+        fn no_instant_panics(microseconds: i64, day: i32) {
+            let _ = Instant(microseconds).month();
+            let _ = Instant(microseconds).to_string();
+            let _ = Day(day).month().and_then(Month::next);
+            let _ = Day(day).to_string();
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! What runs by itself: a launcher, and per database a worker that posts and makes partitions.
+//!
+//! Neither is needed for the books to be exact; posting only makes reads cheap.
+
+mod database;
+mod launcher;
+
+/// Registers the launcher when the server loads the library at its start; elsewhere there is
+/// nothing to start.
+pub fn init() {
+    launcher::register();
+}
