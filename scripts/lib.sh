@@ -6,6 +6,8 @@
 
 # shellcheck shell=bash
 set -euo pipefail
+# a server that inherited this would put a backtrace into the DETAIL of its errors
+unset RUST_BACKTRACE
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 EXTENSION=exa_billing
