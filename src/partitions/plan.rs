@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn ready_months_reach_back_and_ahead() {
-        let names = |now, days, ahead| -> Vec<String> {
+        let names = |now, days: i64, ahead| -> Vec<String> {
             months_to_keep_ready(now, days * 86_400, Some(ahead))
                 .unwrap()
                 .iter()
