@@ -53,19 +53,20 @@ const MAX_OPENED_AT_ONCE: i64 = 500;
 ///
 /// Locks: the opening lock of the owner (only when there is no account), then the row.
 pub fn lock(owner: &Owner) -> Result<()> {
-    if try_lock(owner)? {
+    if lock_existing(owner)? {
         return Ok(());
     }
     let key = values![owner.kind.as_str(), &owner.id];
     LOCK_OPENING.execute(key)?;
     OPEN.execute(key)?;
-    match try_lock(owner)? {
+    match lock_existing(owner)? {
         true => Ok(()),
         false => Err(BillingError::internal("an account vanished while it was being opened")),
     }
 }
 
-fn try_lock(owner: &Owner) -> Result<bool> {
+/// Locks the owner's account row; false when there is no account.
+pub fn lock_existing(owner: &Owner) -> Result<bool> {
     let found =
         LOCK.write_row(values![owner.kind.as_str(), &owner.id], |row| row.get::<bool>(1))?;
     Ok(found.is_some())

@@ -9,8 +9,8 @@
 pub enum Kind {
     /// 22023
     InvalidParameter,
-    /// 0A000
-    NotSupported,
+    /// 22003
+    OutOfRange,
     /// 23505
     KeyReused,
     /// 40001
@@ -47,6 +47,10 @@ impl BillingError {
 
     pub fn missing(argument: &str) -> Self {
         Self::invalid(format!("{argument} must not be null"))
+    }
+
+    pub fn out_of_range(message: impl Into<String>) -> Self {
+        Self::new(Kind::OutOfRange, message)
     }
 
     pub fn internal(message: impl Into<String>) -> Self {

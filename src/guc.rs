@@ -4,12 +4,18 @@ use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use std::ffi::CString;
 
 static LATE_USAGE_LIMIT_SECONDS: GucSetting<i32> = GucSetting::<i32>::new(35 * 86_400);
+static EXPIRATION_GRACE_SECONDS: GucSetting<i32> = GucSetting::<i32>::new(5);
 static POSTING_INTERVAL_MS: GucSetting<i32> = GucSetting::<i32>::new(200);
 static DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 
 /// How long ago usage may have happened and still be recorded.
 pub fn late_usage_limit_seconds() -> i64 {
     i64::from(LATE_USAGE_LIMIT_SECONDS.get())
+}
+
+/// How long the worker lets pass after a grant's expiry, so that charges in flight are known.
+pub fn expiration_grace_seconds() -> i64 {
+    i64::from(EXPIRATION_GRACE_SECONDS.get())
 }
 
 /// The pause between two rounds of posting.
@@ -30,6 +36,16 @@ pub fn init() {
         &LATE_USAGE_LIMIT_SECONDS,
         0,
         i32::MAX,
+        GucContext::Suset,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"exa_billing.expiration_grace",
+        c"How long the background worker waits after a grant's expiry before it closes the grant.",
+        c"Reads count an expiration from its very instant; the pause only lets charges in flight arrive.",
+        &EXPIRATION_GRACE_SECONDS,
+        0,
+        86_400,
         GucContext::Suset,
         GucFlags::UNIT_S,
     );

@@ -30,6 +30,20 @@ pub fn positive_amount(argument: &str, value: Option<i64>) -> Result<i64> {
     within_limit(argument, value)
 }
 
+/// Checks one signed amount: a correction, in either direction, but not of nothing.
+pub fn adjustment(argument: &str, value: Option<i64>) -> Result<i64> {
+    let value = required(argument, value)?;
+    if value == 0 {
+        return Err(BillingError::invalid(format!("{argument} must not be zero")));
+    }
+    if value < -MAX_AMOUNT_MICRODOLLARS {
+        let limit = format!("one amount is at least -{MAX_AMOUNT_MICRODOLLARS} microdollars");
+        return Err(BillingError::invalid(format!("{argument} is too large"))
+            .detail(format!("{argument} is {value}; {limit}.")));
+    }
+    within_limit(argument, value)
+}
+
 fn required(argument: &str, value: Option<i64>) -> Result<i64> {
     value.ok_or_else(|| BillingError::missing(argument))
 }

@@ -8,6 +8,7 @@ use chrono::{DateTime, Datelike, Months, NaiveDate, TimeDelta, Utc};
 
 const UNIX_TO_POSTGRES_EPOCH_DAYS: i64 = 10_957;
 pub const MICROSECONDS_PER_SECOND: i64 = 1_000_000;
+const MICROSECONDS_PER_HOUR: i64 = 3_600 * MICROSECONDS_PER_SECOND;
 const MICROSECONDS_PER_DAY: i64 = 86_400 * MICROSECONDS_PER_SECOND;
 
 /// How far ahead of the clock a caller's `created_at` may be: clocks of two machines differ.
@@ -36,6 +37,11 @@ impl Instant {
             .checked_add_signed(nanoseconds_to_round)?;
         let epoch = UNIX_TO_POSTGRES_EPOCH_DAYS * MICROSECONDS_PER_DAY;
         Some(Instant(utc.timestamp_micros().checked_sub(epoch)?))
+    }
+
+    /// The start of the UTC hour.
+    pub fn hour_start(self) -> Self {
+        Instant(self.0 - self.0.rem_euclid(MICROSECONDS_PER_HOUR))
     }
 
     pub fn day(self) -> Result<Day> {
@@ -172,6 +178,17 @@ pub fn as_of(value: Option<Instant>) -> Result<Instant> {
     finite("as_of", value.ok_or_else(|| BillingError::missing("as_of"))?)
 }
 
+/// An `as_of` of a writing function: not after the clock, for the future must not destroy credit.
+pub fn as_of_past(value: Option<Instant>, clock: Instant) -> Result<Instant> {
+    let as_of = as_of(value)?;
+    if as_of > clock {
+        return Err(BillingError::invalid("as_of is in the future")
+            .detail(format!("as_of is {as_of}; the clock says {clock}."))
+            .hint("Reading functions accept a future as_of as a forecast; writing ones do not."));
+    }
+    Ok(as_of)
+}
+
 /// When the thing happened: the caller's instant, not ahead of the clock by more than the
 /// tolerance and not older than what is still accepted.
 pub fn event_time(given: Instant, clock: Instant, late_limit_seconds: i64) -> Result<Instant> {
@@ -180,7 +197,7 @@ pub fn event_time(given: Instant, clock: Instant, late_limit_seconds: i64) -> Re
     if given < oldest {
         return Err(BillingError::invalid("created_at is too long ago")
             .detail(format!("created_at is {given}; the oldest accepted now is {oldest}."))
-            .hint("exa_billing.late_usage_limit says how late usage may be reported."));
+            .hint("exa_billing.late_usage_limit says how long ago usage may have happened."));
     }
     Ok(given)
 }

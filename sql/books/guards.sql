@@ -18,6 +18,13 @@ CREATE OR REPLACE TRIGGER append_only BEFORE DELETE OR TRUNCATE OR UPDATE OF id,
     FOR EACH STATEMENT EXECUTE FUNCTION exa_billing.refuse_change();
 ALTER TABLE exa_billing.credit_transactions ENABLE ALWAYS TRIGGER append_only;
 
+-- Its two baselines may change, but only inside the functions that keep them.
+CREATE OR REPLACE TRIGGER by_functions_only BEFORE UPDATE OF
+    original_baseline_microdollars_used, expiration_baseline_microdollars_used
+    ON exa_billing.credit_transactions
+    FOR EACH STATEMENT EXECUTE FUNCTION exa_billing.refuse_direct_change();
+ALTER TABLE exa_billing.credit_transactions ENABLE ALWAYS TRIGGER by_functions_only;
+
 CREATE OR REPLACE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON exa_billing.idempotency_keys
     FOR EACH STATEMENT EXECUTE FUNCTION exa_billing.refuse_change();
 ALTER TABLE exa_billing.idempotency_keys ENABLE ALWAYS TRIGGER append_only;

@@ -95,3 +95,9 @@ GROUP BY owner_kind, owner_id, hour_start, spend_category, source, product_key, 
          model_or_plan_key, provider_key, actor_user_id;
 COMMENT ON VIEW exa_billing.spend_drivers_hourly IS
     'Charged spend per owner, UTC hour and driver, readable, in microdollars: posted and unposted.';
+
+CREATE OR REPLACE VIEW exa_billing.progress WITH (security_invoker = true) AS
+SELECT procedure_name, arguments, done, total, changed, failed, started_at, updated_at, finished_at
+FROM exa_billing.procedure_progress;
+COMMENT ON VIEW exa_billing.progress IS
+    'Long procedures: how many owners are done, changed and failed. finished_at is null while one runs or waits to be called again.';

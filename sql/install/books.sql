@@ -23,3 +23,9 @@ LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'refuse_change_wrapper';
 COMMENT ON FUNCTION exa_billing.refuse_change() IS
 'Trigger function of the append-only guards: refuses the statement with 55000 and says how a correction is made. Example: it is attached by setup(), never by hand.';
+
+CREATE FUNCTION exa_billing.refuse_direct_change() RETURNS trigger
+LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'refuse_direct_change_wrapper';
+COMMENT ON FUNCTION exa_billing.refuse_direct_change() IS
+'Trigger function of the baselines in credit_transactions: refuses with 55000 every change that does not come from the functions that keep them. Example: it is attached by setup(), never by hand.';

@@ -22,7 +22,7 @@ CREATE TYPE exa_billing.usage_decision AS (
     member_limit_remaining_microdollars bigint
 );
 COMMENT ON TYPE exa_billing.usage_decision IS
-    'May this request be made? reason: free_allowance, credit_balance, not_a_member, no_credit_balance or member_daily_limit. Amounts in microdollars; the limit is null where there is none.';
+    'May this request be made? reason: free_allowance, credit_balance, not_a_member, no_credit_balance or member_daily_limit. Amounts in microdollars; the limit is null where there is none, the balance where the user is no member of the organization.';
 
 CREATE TYPE exa_billing.monthly_usage AS (
     user_id text,
@@ -66,3 +66,63 @@ CREATE TYPE exa_billing.books_violation AS (
 );
 COMMENT ON TYPE exa_billing.books_violation IS
     'One broken promise of the books, named by its invariant (I1 … I10).';
+
+CREATE TYPE exa_billing.credit_block AS (
+    transaction_id uuid,
+    amount_microdollars bigint,
+    claimed_microdollars bigint,
+    remaining_microdollars bigint,
+    expiry_date timestamptz,
+    is_free boolean,
+    created_at timestamptz,
+    credit_category text,
+    description text
+);
+COMMENT ON TYPE exa_billing.credit_block IS
+    'An open grant: claimed + remaining = amount, in microdollars. expiry_date is null where it never expires.';
+
+CREATE TYPE exa_billing.recompute_result AS (
+    owner_kind text,
+    owner_id text,
+    previous_microdollars_used bigint,
+    new_microdollars_used bigint,
+    previous_total_microdollars_acquired bigint,
+    new_total_microdollars_acquired bigint,
+    balance_error_microdollars bigint,
+    accounting_adjustment_microdollars bigint,
+    original_baselines_changed bigint,
+    expiration_baselines_changed bigint,
+    late_arrivals bigint,
+    applied boolean
+);
+COMMENT ON TYPE exa_billing.recompute_result IS
+    'What a recompute found and, when applied, wrote. balance_error is the visible balance minus that of the ledger; late_arrivals counts charges dated before an expiration and recorded after it.';
+
+CREATE TYPE exa_billing.recomputed_baseline AS (
+    transaction_id uuid,
+    created_at timestamptz,
+    amount_microdollars bigint,
+    expiry_date timestamptz,
+    stored_original_baseline_microdollars_used bigint,
+    new_original_baseline_microdollars_used bigint,
+    stored_expiration_baseline_microdollars_used bigint,
+    new_expiration_baseline_microdollars_used bigint
+);
+COMMENT ON TYPE exa_billing.recomputed_baseline IS
+    'A credit transaction''s baselines as they are stored and as the journals give them, in microdollars.';
+
+CREATE TYPE exa_billing.recompute_step AS (
+    is_finished boolean,
+    notice text
+);
+COMMENT ON TYPE exa_billing.recompute_step IS 'What one step of recompute_all_balances tells the procedure.';
+
+CREATE TYPE exa_billing.statement_line AS (
+    line_time timestamptz,
+    kind text,
+    description text,
+    amount_microdollars bigint,
+    balance_microdollars bigint
+);
+COMMENT ON TYPE exa_billing.statement_line IS
+    'A line of an account statement: balance_brought_forward, grant, expiration, adjustment, opening_balance or spend; amount signed, balance after it, in microdollars.';

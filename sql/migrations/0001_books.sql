@@ -28,6 +28,8 @@ CREATE TABLE exa_billing.accounts (
     CONSTRAINT accounts_owner_kind_check CHECK (owner_kind IN ('user', 'organization')),
     CONSTRAINT accounts_minimum_balance_check CHECK (minimum_balance_microdollars > 0)
 ) WITH (fillfactor = 60);
+CREATE INDEX accounts_next_expiration_idx ON exa_billing.accounts (next_credit_expiration_at)
+    WHERE next_credit_expiration_at IS NOT NULL;
 COMMENT ON TABLE exa_billing.accounts IS
     'One row per spend owner: posted totals. The exact figures, posted and unposted, are in the view account_balances. All posted state of an owner is written only under the lock of this row.';
 COMMENT ON COLUMN exa_billing.accounts.total_microdollars_acquired IS
@@ -196,6 +198,9 @@ CREATE TABLE exa_billing.credit_transactions (
 );
 CREATE INDEX credit_transactions_owner_idx
     ON exa_billing.credit_transactions (owner_kind, owner_id, created_at);
+CREATE INDEX credit_transactions_expiring_idx
+    ON exa_billing.credit_transactions (owner_kind, owner_id, expiry_date)
+    WHERE expiry_date IS NOT NULL;
 COMMENT ON TABLE exa_billing.credit_transactions IS
     'Journal of grants, expirations and adjustments, in signed microdollars. Only the two baseline columns may ever change, and only through the functions.';
 
@@ -294,3 +299,22 @@ CREATE TABLE exa_billing.organization_members (
 CREATE INDEX organization_members_user_idx ON exa_billing.organization_members (user_id);
 COMMENT ON TABLE exa_billing.organization_members IS
     'Who may spend for an organization, in which role, and how much a UTC day; a null limit is none.';
+
+-- What long procedures have done so far --------------------------------------------------------
+
+CREATE TABLE exa_billing.procedure_progress (
+    procedure_name text COLLATE "C" NOT NULL,
+    arguments text COLLATE "C" NOT NULL,
+    after_owner_kind text COLLATE "C" NOT NULL,
+    after_owner_id text COLLATE "C" NOT NULL,
+    total bigint NOT NULL,
+    done bigint NOT NULL,
+    changed bigint NOT NULL,
+    failed bigint NOT NULL,
+    started_at timestamptz NOT NULL,
+    updated_at timestamptz NOT NULL,
+    finished_at timestamptz,
+    CONSTRAINT procedure_progress_pkey PRIMARY KEY (procedure_name, arguments)
+);
+COMMENT ON TABLE exa_billing.procedure_progress IS
+    'How far each long procedure has come, by its arguments: a run that was stopped goes on after the last owner it finished. Shown by the view progress.';

@@ -5,7 +5,7 @@ SELECT locked.free_allowance_microdollars, locked.overage_rule, locked.used_micr
        everyone.found, everyone.free_allowance_microdollars, everyone.overage_rule,
        member.role, member.daily_limit_microdollars,
        (member.used_today + unposted.used_today)::bigint,
-       (account.left_posted - unposted.used)::bigint
+       (account.left_posted - unposted.used)::bigint, account.next_expiration
 FROM (SELECT) AS one
 LEFT JOIN exa_billing.exa_monthly_allowance AS locked ON locked.user_id = $1 AND locked.month = $2
 LEFT JOIN LATERAL (
@@ -29,7 +29,8 @@ LEFT JOIN LATERAL (
     WHERE $3 = 'organization' AND m.organization_id = $4 AND m.user_id = $1
 ) AS member ON true
 CROSS JOIN LATERAL (
-    SELECT coalesce(max(a.total_microdollars_acquired)::numeric - max(a.microdollars_used), 0) AS left_posted
+    SELECT coalesce(max(a.total_microdollars_acquired)::numeric - max(a.microdollars_used), 0) AS left_posted,
+           max(a.next_credit_expiration_at) AS next_expiration
     FROM exa_billing.accounts AS a WHERE a.owner_kind = $3 AND a.owner_id = $4
 ) AS account
 CROSS JOIN LATERAL (

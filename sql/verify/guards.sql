@@ -3,7 +3,8 @@ WITH guarded AS (
     SELECT c.oid, c.relname, g.trigger_name
     FROM pg_catalog.pg_class AS c
     JOIN (VALUES ('exa_usage_log', 'append_only'), ('spend_log', 'append_only'),
-                 ('credit_transactions', 'append_only'), ('idempotency_keys', 'append_only'),
+                 ('credit_transactions', 'append_only'),
+                 ('credit_transactions', 'by_functions_only'), ('idempotency_keys', 'append_only'),
                  ('exa_monthly_allowance', 'locked_in'), ('unposted_spend', 'no_truncate'))
         AS g(table_name, trigger_name) ON c.relname = g.table_name
     WHERE c.relnamespace = 'exa_billing'::pg_catalog.regnamespace

@@ -38,6 +38,38 @@ WITH violations AS (
     WHERE opened.id = closed.original_transaction_id
       AND NOT (-opened.amount_microdollars <= closed.amount_microdollars AND closed.amount_microdollars <= 0)
       AND ($1 IS NULL OR (owner_kind = $1 AND owner_id = $2))
+
+    UNION ALL -- closing again finds the grant closed: a closing row has its grant, and no other date
+    SELECT 'I8', closed.owner_kind, closed.owner_id, NULL, closed.amount_microdollars,
+           format('closing row %s has no expiring grant of its owner, or is dated after its expiry', closed.id)
+    FROM exa_billing.credit_transactions AS closed
+    LEFT JOIN exa_billing.credit_transactions AS opened
+        ON opened.id = closed.original_transaction_id AND opened.owner_kind = closed.owner_kind
+       AND opened.owner_id = closed.owner_id
+    WHERE closed.original_transaction_id IS NOT NULL
+      AND (opened.expiry_date IS NULL OR closed.created_at > opened.expiry_date)
+      AND ($1 IS NULL OR (closed.owner_kind = $1 AND closed.owner_id = $2))
+
+    UNION ALL -- expiring again finds what is due: the account knows when its next grant expires
+    SELECT 'I8', a.owner_kind, a.owner_id, extract(epoch FROM due.next), extract(epoch FROM a.next_credit_expiration_at),
+           'the account''s next expiration against its open grants, in seconds since 1970'
+    FROM exa_billing.accounts AS a
+    LEFT JOIN (
+        SELECT owner_kind, owner_id, min(expiry_date) AS next
+        FROM exa_billing.credit_transactions AS g
+        WHERE expiry_date IS NOT NULL AND NOT EXISTS (
+            SELECT FROM exa_billing.credit_transactions AS c WHERE c.original_transaction_id = g.id)
+        GROUP BY owner_kind, owner_id
+    ) AS due USING (owner_kind, owner_id)
+    WHERE a.next_credit_expiration_at IS DISTINCT FROM due.next
+      AND ($1 IS NULL OR (a.owner_kind = $1 AND a.owner_id = $2))
+
+    UNION ALL -- baselines only ever rise
+    SELECT 'I7', owner_kind, owner_id, original_baseline_microdollars_used,
+           expiration_baseline_microdollars_used, format('grant %s claims usage from before it', id)
+    FROM exa_billing.credit_transactions
+    WHERE expiration_baseline_microdollars_used < original_baseline_microdollars_used
+      AND ($1 IS NULL OR (owner_kind = $1 AND owner_id = $2))
 )
 SELECT invariant, owner_kind::text, owner_id::text, NULL::text, expected::text, actual::text, detail
 FROM violations

@@ -7,6 +7,7 @@ mod setup;
 mod verify;
 
 pub use guard::init;
+pub use refuse_change::KeepingBaselines;
 
 use crate::error::{BillingError, Kind, Result};
 use crate::spi;

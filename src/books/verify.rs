@@ -2,24 +2,13 @@
 
 use crate::error::Result;
 use crate::owner::Owner;
+use crate::partitions;
 use crate::spi::{Answer, Composite, Row, RowSet, Statement, Value, values};
-use crate::time::{Instant, Month};
 use pgrx::prelude::*;
 
 static GUARDS: Statement = Statement::fresh(include_str!("../../sql/verify/guards.sql"));
 static OWNERS: Statement = Statement::fresh(include_str!("../../sql/verify/owners.sql"));
 static MONTH: Statement = Statement::fresh(include_str!("../../sql/verify/month.sql"));
-/// From the oldest partition to the newest: the names end in year and month.
-static MONTHS: Statement = Statement::fresh(
-    "SELECT min(month)::timestamptz, max(month)::timestamptz FROM (
-         SELECT to_timestamp(right(p.relname, 7) || ' +00', 'YYYY_MM TZH') AS month
-         FROM pg_catalog.pg_inherits AS i
-         JOIN pg_catalog.pg_class AS p ON p.oid = i.inhrelid
-         JOIN pg_catalog.pg_class AS c ON c.oid = i.inhparent
-         WHERE c.relnamespace = 'exa_billing'::pg_catalog.regnamespace
-           AND c.relname IN ('exa_usage_log', 'spend_log') AND p.relkind = 'r'
-     ) AS months",
-);
 
 fn violation(row: &Row) -> Result<Composite> {
     let text = |column| row.maybe::<String>(column);
@@ -35,15 +24,6 @@ fn violation(row: &Row) -> Result<Composite> {
     ]))
 }
 
-fn months() -> Result<Vec<Month>> {
-    let ends =
-        MONTHS.read_row(&[], |row| Ok((row.maybe::<Instant>(1)?, row.maybe::<Instant>(2)?)))?;
-    match ends {
-        Some((Some(first), Some(last))) => first.month()?.through(last.month()?),
-        _ => Ok(Vec::new()),
-    }
-}
-
 fn violations(owner: Option<&Owner>) -> Result<RowSet> {
     let kind = owner.map(|owner| owner.kind.as_str());
     let id = owner.map(|owner| owner.id.as_str());
@@ -52,7 +32,7 @@ fn violations(owner: Option<&Owner>) -> Result<RowSet> {
         found.extend(GUARDS.read(&[], violation)?);
     }
     found.extend(OWNERS.read(values![kind, id], violation)?);
-    for month in months()? {
+    for month in partitions::months()? {
         let (from, to) = (month.start(), month.next()?.start());
         found.extend(MONTH.read(values![kind, id, from, to, month.first_day()], violation)?);
     }

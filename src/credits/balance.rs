@@ -1,48 +1,95 @@
-//! The balance: acquired minus used, posted and unposted, in one statement on one snapshot.
+//! The balance: acquired minus used, posted and unposted, with the expirations that are due
+//! counted as processed.
 
+use super::expiration::{self, Closing, OpenGrant};
+use super::ledger;
 use crate::books;
-use crate::error::Result;
+use crate::error::{BillingError, Result};
 use crate::owner::Owner;
-use crate::spi::{Answer, Composite, Row, Statement, values};
+use crate::spi::{Answer, Composite, Statement, values};
 use crate::time::{self, Instant};
 use pgrx::prelude::*;
 
 /// An owner's credits, in microdollars. An owner without any row has zeros.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Balance {
     pub acquired: i64,
     pub used: i64,
-    pub left: i64,
+    pub next_expiration: Option<Instant>,
 }
 
 // The sums are numeric; leaving the range of bigint is 22003, for this owner only.
 static BALANCE: Statement = Statement::over_queue(
-    "SELECT acquired::bigint, used::bigint, (acquired - used)::bigint
+    "SELECT acquired, used::bigint, next_expiration
      FROM (
-         SELECT coalesce(max(a.total_microdollars_acquired), 0)::numeric AS acquired,
+         SELECT coalesce(max(a.total_microdollars_acquired), 0) AS acquired,
                 coalesce(max(a.microdollars_used), 0)::numeric + (
                     SELECT coalesce(sum(q.amount_microdollars), 0)
                     FROM exa_billing.unposted_spend AS q
-                    WHERE q.owner_kind = $1 AND q.owner_id = $2) AS used
+                    WHERE q.owner_kind = $1 AND q.owner_id = $2) AS used,
+                max(a.next_credit_expiration_at) AS next_expiration
          FROM exa_billing.accounts AS a
          WHERE a.owner_kind = $1 AND a.owner_id = $2
      ) AS figures",
 );
 
-/// As the caller's snapshot shows it.
-pub fn read(owner: &Owner) -> Result<Balance> {
-    let rows = BALANCE.read_row(values![owner.kind.as_str(), &owner.id], from_row)?;
-    Ok(rows.unwrap_or(Balance { acquired: 0, used: 0, left: 0 }))
+impl Balance {
+    pub fn left(&self) -> Result<i64> {
+        self.acquired.checked_sub(self.used).ok_or_else(|| {
+            let figures =
+                format!("Acquired {} and used {} microdollars.", self.acquired, self.used);
+            BillingError::out_of_range("the balance is out of range").detail(figures)
+        })
+    }
 }
 
-/// As it is now, for decisions made under the account's lock.
-pub fn read_locked(owner: &Owner) -> Result<Balance> {
-    let rows = BALANCE.write_row(values![owner.kind.as_str(), &owner.id], from_row)?;
-    Ok(rows.unwrap_or(Balance { acquired: 0, used: 0, left: 0 }))
+/// As the snapshot shows it; expirations only as far as they were processed.
+fn recorded(owner: &Owner) -> Result<Balance> {
+    let balance = BALANCE.read_row(values![owner.kind.as_str(), &owner.id], |row| {
+        Ok(Balance { acquired: row.get(1)?, used: row.get(2)?, next_expiration: row.maybe(3)? })
+    })?;
+    Ok(balance.unwrap_or_default())
 }
 
-fn from_row(row: &Row) -> Result<Balance> {
-    Ok(Balance { acquired: row.get(1)?, used: row.get(2)?, left: row.get(3)? })
+/// With the expirations that are due at `as_of`.
+pub fn read(owner: &Owner, as_of: Instant) -> Result<Balance> {
+    let recorded = recorded(owner)?;
+    if recorded.next_expiration.is_none_or(|next| next > as_of) {
+        return Ok(recorded);
+    }
+    let grants = ledger::open_grants(owner)?;
+    let closing = due(owner, &grants, as_of)?;
+    Ok(Balance {
+        acquired: recorded.acquired - closing.expired(),
+        next_expiration: grants.get(closing.closures.len()).map(|grant| grant.expiry),
+        ..recorded
+    })
+}
+
+/// What of an owner's credit has expired by `as_of` and is not yet processed.
+pub fn expired_by(owner: &Owner, as_of: Instant) -> Result<i64> {
+    Ok(due(owner, &ledger::open_grants(owner)?, as_of)?.expired())
+}
+
+/// How the grants that are due at `as_of` close.
+pub fn due(owner: &Owner, grants: &[OpenGrant], as_of: Instant) -> Result<Closing> {
+    let count = expiration::due_count(grants, as_of);
+    let expiries = grants.iter().take(count).map(|grant| grant.expiry);
+    let at = ledger::usage_before_each(owner, expiries)?;
+    Ok(expiration::close(grants, count, &at))
+}
+
+/// What would expire at the next expiry after `as_of` if nothing more were used.
+fn next_to_expire(owner: &Owner, as_of: Instant, balance: &Balance) -> Result<Option<i64>> {
+    let Some(next) = balance.next_expiration else { return Ok(None) };
+    let grants = ledger::open_grants(owner)?;
+    let already = expiration::due_count(&grants, as_of);
+    let count = expiration::due_count(&grants, next);
+    let past = grants.iter().take(already).map(|grant| grant.expiry);
+    let mut at = ledger::usage_before_each(owner, past)?;
+    at.resize(count, (next, balance.used));
+    let closing = expiration::close(&grants, count, &at);
+    Ok(Some(closing.closures.iter().skip(already).map(|closure| closure.expired).sum()))
 }
 
 /// How the owner's credits stand.
@@ -53,15 +100,15 @@ fn account_balance(
     as_of: Option<Instant>,
 ) -> Answer<Composite> {
     let owner = Owner::parse(owner_kind, owner_id)?;
-    time::as_of(as_of)?;
+    let as_of = time::as_of(as_of)?;
     books::enter_for_reading()?;
-    let balance = read(&owner)?;
-    let no_expiration: (Option<Instant>, Option<i64>) = (None, None);
+    let balance = read(&owner, as_of)?;
+    let next_amount = next_to_expire(&owner, as_of, &balance)?;
     Ok(Composite::new(values![
         balance.acquired,
         balance.used,
-        balance.left,
-        no_expiration.0,
-        no_expiration.1
+        balance.left()?,
+        balance.next_expiration,
+        next_amount
     ]))
 }

@@ -1,6 +1,7 @@
 //! Grants: credit comes in.
 
-use crate::error::{BillingError, Kind, Result};
+use super::ledger::{self, NewTransaction};
+use crate::error::{BillingError, Result};
 use crate::idempotency::{self, Compared, KeySpace, Known, PayloadHash};
 use crate::money;
 use crate::owner::{self, MAX_DESCRIPTION_CHARS, Owner};
@@ -10,39 +11,42 @@ use crate::{accounts, books};
 use pgrx::prelude::*;
 use uuid::Uuid;
 
-static ADD_TO_ACCOUNT: Statement = Statement::kept(
-    "UPDATE exa_billing.accounts
-     SET total_microdollars_acquired = total_microdollars_acquired + $3
-     WHERE owner_kind = $1 AND owner_id = $2",
-);
-/// The baseline is the usage before the grant's instant, out of posted hours, the journals' rows
-/// of the hour the instant lies in, and what is not yet posted: its cost does not grow with
-/// history.
-static ADD_TRANSACTION: Statement =
-    Statement::fresh(include_str!("../../sql/statements/add_credit_transaction.sql"));
 static RECORDED: Statement = Statement::kept(
-    "SELECT amount_microdollars, credit_category, description, is_free
+    "SELECT amount_microdollars, expiry_date, credit_category, description, is_free
      FROM exa_billing.credit_transactions WHERE id = $1",
 );
+static NEXT_EXPIRATION: Statement = Statement::kept(
+    "SELECT next_credit_expiration_at FROM exa_billing.accounts
+     WHERE owner_kind = $1 AND owner_id = $2",
+);
 
-struct Grant<'a> {
-    owner: Owner,
-    amount: i64,
-    category: Option<&'a str>,
-    description: Option<&'a str>,
-    is_free: bool,
-    key: Option<&'a str>,
-    created_at: Option<Instant>,
+/// A credit entry as it is asked for: a grant, or an adjustment.
+pub struct Credit<'a> {
+    pub owner: Owner,
+    pub amount: i64,
+    pub expiry: Option<Instant>,
+    pub category: Option<&'a str>,
+    pub description: Option<&'a str>,
+    pub is_free: bool,
+    pub key: Option<&'a str>,
+    pub created_at: Option<Instant>,
 }
 
-impl Grant<'_> {
+impl Credit<'_> {
     fn payload_hash(&self) -> PayloadHash {
-        let (amount, is_free) = (self.amount.to_string(), self.is_free.to_string());
-        PayloadHash::of(&[Some(&amount), self.category, self.description, Some(&is_free)])
+        let expiry = self.expiry.map(|expiry| expiry.to_string());
+        PayloadHash::of(&[
+            Some(&self.amount.to_string()),
+            expiry.as_deref(),
+            self.category,
+            self.description,
+            Some(&self.is_free.to_string()),
+        ])
     }
 
     /// Locks, in this order: the account row (opening it when there is none); then the key.
-    fn record(&self) -> Result<Uuid> {
+    /// Credit entries are rare; charging never locks an account.
+    pub fn record(&self) -> Result<Uuid> {
         let space = KeySpace::credit(&self.owner);
         if let Some(id) = self.replay(&space)? {
             return Ok(id);
@@ -52,6 +56,7 @@ impl Grant<'_> {
             Some(given) => time::not_ahead_of_clock("created_at", given, clock)?,
             None => spi::transaction_time(),
         };
+        self.require_expiry_after(created_at)?;
         accounts::lock(&self.owner)?;
         let entry = Known {
             entry_id: Uuid::now_v7(),
@@ -62,24 +67,49 @@ impl Grant<'_> {
         if let Some(key) = self.key
             && !idempotency::claim(&space, key, &entry)?
         {
-            return self
-                .replay(&space)?
-                .ok_or_else(|| BillingError::internal("a claimed key vanished"));
+            let replayed = self.replay(&space)?;
+            return replayed.ok_or_else(|| BillingError::internal("a claimed key vanished"));
         }
-        let owner = (self.owner.kind.as_str(), self.owner.id.as_str());
-        ADD_TO_ACCOUNT.execute(values![owner.0, owner.1, self.amount])?;
-        ADD_TRANSACTION.execute(values![
-            entry.entry_id,
-            owner.0,
-            owner.1,
-            self.amount,
-            self.category,
-            self.description,
-            self.is_free,
-            created_at,
-            clock
-        ])?;
+        let (baseline, next) = spi::on_fresh_snapshot(|| self.facts(created_at))?;
+        ledger::add(
+            &self.owner,
+            &NewTransaction {
+                id: entry.entry_id,
+                amount: self.amount,
+                expiry: self.expiry,
+                baseline,
+                category: self.category,
+                description: self.description,
+                is_free: self.is_free,
+                created_at,
+                recorded_at: clock,
+            },
+        )?;
+        let next = next.into_iter().chain(self.expiry).min();
+        ledger::change_account(&self.owner, self.amount, next)?;
         Ok(entry.entry_id)
+    }
+
+    fn require_expiry_after(&self, created_at: Instant) -> Result<()> {
+        let Some(expiry) = self.expiry else { return Ok(()) };
+        if time::finite("expires_at", expiry)? > created_at {
+            return Ok(());
+        }
+        Err(BillingError::invalid("expires_at must be after the grant")
+            .detail(format!("expires_at is {expiry}; the grant is of {created_at}.")))
+    }
+
+    /// The usage before the entry, and when the owner's credit expires next so far. What is
+    /// settled by a closing row is not reopened by dating something before it.
+    fn facts(&self, created_at: Instant) -> Result<(i64, Option<Instant>)> {
+        if let Some(settled) = ledger::last_closure(&self.owner)?.filter(|&last| created_at < last)
+        {
+            return Err(BillingError::invalid("created_at is before the owner's last expiration")
+                .detail(format!("created_at is {created_at}; credit expired at {settled}.")));
+        }
+        let owner = values![self.owner.kind.as_str(), &self.owner.id];
+        let next = NEXT_EXPIRATION.read_row(owner, |row| row.maybe::<Instant>(1))?.flatten();
+        Ok((ledger::usage_before(&self.owner, created_at)?, next))
     }
 
     fn replay(&self, space: &KeySpace) -> Result<Option<Uuid>> {
@@ -93,7 +123,8 @@ impl Grant<'_> {
 
     fn compared_with(&self, known: &Known) -> Result<Vec<Compared<'static>>> {
         let compared = RECORDED.write_row(values![known.entry_id], |row| {
-            let text = |text: Option<&str>| text.map(str::to_owned);
+            let text = |value: Option<&str>| value.map(str::to_owned);
+            let shown = |time: Option<Instant>| time.map(|time| time.to_string());
             Ok(vec![
                 Compared {
                     argument: "amount_microdollars",
@@ -101,18 +132,23 @@ impl Grant<'_> {
                     given: Some(self.amount.to_string()),
                 },
                 Compared {
+                    argument: "expires_at",
+                    recorded: shown(row.maybe(2)?),
+                    given: shown(self.expiry),
+                },
+                Compared {
                     argument: "credit_category",
-                    recorded: row.maybe(2)?,
+                    recorded: row.maybe(3)?,
                     given: text(self.category),
                 },
                 Compared {
                     argument: "description",
-                    recorded: row.maybe(3)?,
+                    recorded: row.maybe(4)?,
                     given: text(self.description),
                 },
                 Compared {
                     argument: "is_free",
-                    recorded: Some(row.get::<bool>(4)?.to_string()),
+                    recorded: Some(row.get::<bool>(5)?.to_string()),
                     given: Some(self.is_free.to_string()),
                 },
                 idempotency::compared_times(known, self.created_at),
@@ -120,6 +156,15 @@ impl Grant<'_> {
         })?;
         Ok(compared.unwrap_or_default())
     }
+}
+
+/// Text that is only kept: bounded, or absent.
+pub fn kept_text<'a>(
+    argument: &str,
+    value: Option<&'a str>,
+    max_chars: usize,
+) -> Result<Option<&'a str>> {
+    value.map(|value| owner::bounded(argument, value, max_chars)).transpose()
 }
 
 /// Gives credit to an owner; returns the transaction's id.
@@ -136,25 +181,16 @@ fn grant_credit(
     idempotency_key: Option<&str>,
     created_at: Option<Instant>,
 ) -> Answer<pgrx::Uuid> {
-    let text = |argument, value: Option<&str>, limit| -> Result<()> {
-        value.map_or(Ok(()), |value| owner::bounded(argument, value, limit).map(drop))
-    };
-    text("credit_category", credit_category, owner::MAX_ID_CHARS)?;
-    text("description", description, MAX_DESCRIPTION_CHARS)?;
-    let grant = Grant {
+    let grant = Credit {
         owner: Owner::parse(owner_kind, owner_id)?,
         amount: money::positive_amount("amount_microdollars", amount_microdollars)?,
-        category: credit_category,
-        description,
+        expiry: expires_at.map(|expiry| time::finite("expires_at", expiry)).transpose()?,
+        category: kept_text("credit_category", credit_category, owner::MAX_ID_CHARS)?,
+        description: kept_text("description", description, MAX_DESCRIPTION_CHARS)?,
         is_free: is_free.ok_or_else(|| BillingError::missing("is_free"))?,
         key: owner::idempotency_key(idempotency_key)?,
         created_at,
     };
-    if expires_at.is_some() {
-        return Err(BillingError::new(Kind::NotSupported, "expiring credit is not supported yet")
-            .hint("Leave expires_at out.")
-            .into());
-    }
     books::enter_for_writing("exa_billing.grant_credit()")?;
-    Ok(pgrx::Uuid::from_bytes(*grant.record()?.as_bytes()))
+    Ok(spi::uuid(grant.record()?))
 }

@@ -1,8 +1,19 @@
-//! Credits: what an owner has acquired, used and has left.
+//! Credits: what an owner has acquired, used and has left; what expires; and the proof of it all
+//! from the journals.
 
+mod adjust;
 mod balance;
+mod blocks;
 mod expiration;
+mod expire;
 mod grants;
+mod ledger;
+mod opening;
+mod recompute;
+mod recompute_all;
+mod recompute_rows;
 mod replay;
+mod statement;
 
-pub use balance::read_locked as read_balance_locked;
+pub use balance::{expired_by, read as read_balance};
+pub use expire::expire_due;

@@ -4,9 +4,11 @@
 //! This room lies before `books` because setting the books up makes the first partitions.
 
 mod create;
+mod existing;
 mod on_demand;
 mod plan;
 
 pub use create::{Report, maintain};
+pub use existing::months;
 pub use on_demand::ensure;
 pub use plan::Journal;

@@ -35,6 +35,8 @@ static UNBLOCK: Statement = Statement::kept(
      SELECT count(*) FROM unblocked",
 );
 
+const ROWS_AT_ONCE: i64 = 10_000;
+
 /// Posts up to `max_rows` rows and returns how many were posted.
 ///
 /// Locks, in this order: account rows sorted by (owner_kind, owner_id), skipping those somebody
@@ -61,6 +63,22 @@ pub fn post(max_rows: i64) -> Result<i64> {
         },
         &mut block,
     )
+}
+
+/// Posts everything of one owner that can be posted.
+///
+/// Locks: the owner's account row, which the caller has taken; then queue rows and figures.
+pub fn post_owner(owner: &Owner) -> Result<()> {
+    let owners = std::slice::from_ref(owner);
+    let (kinds, ids) = accounts::columns(owners);
+    ADD_DIMENSIONS.execute(values![kinds, ids])?;
+    loop {
+        match spi::in_subtransaction(|| post_owners(owners, ROWS_AT_ONCE)) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(failure) => return block(owner, failure),
+        }
+    }
 }
 
 fn post_owners(owners: &[Owner], max_rows: i64) -> Result<i64> {

@@ -23,7 +23,7 @@ impl From<BillingError> for ErrorReport {
 fn sqlstate(kind: Kind) -> PgSqlErrorCode {
     match kind {
         Kind::InvalidParameter => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-        Kind::NotSupported => PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+        Kind::OutOfRange => PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
         Kind::KeyReused => PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
         Kind::Retry => PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
         Kind::NoRight => PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,

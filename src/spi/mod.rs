@@ -20,11 +20,11 @@ mod subtransaction;
 mod value;
 
 pub use error_report::Answer;
-pub use result::{Composite, RowSet};
+pub use result::{Composite, RowSet, uuid};
 pub use row::Row;
 pub use session::{
-    SessionLock, as_books_owner, clock, in_recovery, relation_exists, require_writable,
-    see_what_others_committed, transaction_time,
+    SessionLock, as_books_owner, clock, in_recovery, oldest_transaction_start, on_fresh_snapshot,
+    relation_exists, require_writable, see_what_others_committed, transaction_time,
 };
 pub use subtransaction::{Failure, in_subtransaction};
 pub use value::{Json, Value};
@@ -51,6 +51,8 @@ enum Planning {
     KeptIndexed,
     /// Planned at each call, so that partitions are pruned before they are locked.
     Fresh,
+    /// As `Fresh`, for statements that read journals and queue.
+    FreshIndexed,
 }
 
 /// SQL text with its way of planning; always a `static`, whose address names the kept plan.
@@ -74,6 +76,10 @@ impl Statement {
 
     pub const fn fresh(sql: &'static str) -> Self {
         Self { sql, planning: Planning::Fresh }
+    }
+
+    pub const fn fresh_over_queue(sql: &'static str) -> Self {
+        Self { sql, planning: Planning::FreshIndexed }
     }
 
     /// All rows, on the caller's snapshot.
@@ -124,14 +130,15 @@ impl Statement {
         each: impl FnMut(&Row) -> Result<T>,
     ) -> Result<Vec<T>> {
         let (mut datums, nulls) = value::datums_and_nulls(arguments);
-        let _scans = (self.planning == Planning::KeptIndexed).then(IndexScansOnly::begin);
-        connected(|| {
+        let over_queue = matches!(self.planning, Planning::KeptIndexed | Planning::FreshIndexed);
+        let _scans = over_queue.then(IndexScansOnly::begin);
+        connected(|callers_memory| {
             let plan = self.plan(arguments)?;
             // SAFETY: the plan was prepared for exactly these argument types, in this backend.
             let code = unsafe {
                 pg_sys::SPI_execute_plan(plan, datums.as_mut_ptr(), nulls.as_ptr(), read_only, 0)
             };
-            row::collect(code, each)
+            row::collect(code, callers_memory, each)
         })
     }
 
@@ -143,7 +150,7 @@ impl Statement {
         }
         let options = match self.planning {
             Planning::Kept | Planning::KeptIndexed => pg_sys::CURSOR_OPT_GENERIC_PLAN,
-            Planning::Fresh => pg_sys::CURSOR_OPT_CUSTOM_PLAN,
+            Planning::Fresh | Planning::FreshIndexed => pg_sys::CURSOR_OPT_CUSTOM_PLAN,
         };
         let sql = c_text(self.sql)?;
         let mut types: Vec<pg_sys::Oid> = arguments.iter().map(|value| value.oid).collect();
@@ -169,7 +176,7 @@ impl Statement {
 /// out of fixed texts and names from the calendar.
 pub fn run_script(sql: &str) -> Result<()> {
     let sql = c_text(sql)?;
-    connected(|| {
+    connected(|_| {
         // SAFETY: called between SPI_connect and SPI_finish.
         let code = unsafe { pg_sys::SPI_execute(sql.as_ptr(), false, 0) };
         if code < 0 { Err(failed_code("run", code)) } else { Ok(()) }
@@ -178,11 +185,14 @@ pub fn run_script(sql: &str) -> Result<()> {
 
 /// Connects for the time of `work`. When a statement raises, the unwinding passes through here
 /// and the end of the (sub)transaction cleans the connection up.
-fn connected<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+///
+/// `work` gets the caller's memory context: what is made out of rows must outlive the connection.
+fn connected<T>(work: impl FnOnce(pg_sys::MemoryContext) -> Result<T>) -> Result<T> {
     // SAFETY: a matching SPI_finish follows on every path that does not raise.
     unsafe {
+        let callers_memory = pg_sys::CurrentMemoryContext;
         pg_sys::SPI_connect();
-        let outcome = work();
+        let outcome = work(callers_memory);
         pg_sys::SPI_finish();
         outcome
     }

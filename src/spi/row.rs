@@ -78,22 +78,29 @@ impl Column for Uuid {
     }
 }
 
-/// Reads all rows of the statement that has just run.
-pub(super) fn collect<T>(code: i32, mut each: impl FnMut(&Row) -> Result<T>) -> Result<Vec<T>> {
+/// Reads all rows of the statement that has just run. `each` runs in the caller's memory context:
+/// a datum it makes would otherwise go with the connection.
+pub(super) fn collect<T>(
+    code: i32,
+    callers_memory: pg_sys::MemoryContext,
+    mut each: impl FnMut(&Row) -> Result<T>,
+) -> Result<Vec<T>> {
     if code < 0 {
         return Err(failed_code("run", code));
     }
     // SAFETY: still inside the SPI connection that ran the statement; SPI_tuptable is its result.
+    // An error that passes through restores the memory context by itself.
     unsafe {
         let table = pg_sys::SPI_tuptable;
         if table.is_null() {
             return Ok(Vec::new());
         }
-        let rows = std::slice::from_raw_parts(
-            (*table).vals,
-            usize::try_from((*table).numvals).unwrap_or(0),
-        );
+        let count = usize::try_from((*table).numvals).unwrap_or_default();
+        let tuples = std::slice::from_raw_parts((*table).vals, count);
         let descriptor = (*table).tupdesc;
-        rows.iter().map(|&tuple| each(&Row { tuple, descriptor })).collect()
+        let connections_memory = pg_sys::MemoryContextSwitchTo(callers_memory);
+        let rows = tuples.iter().map(|&tuple| each(&Row { tuple, descriptor })).collect();
+        pg_sys::MemoryContextSwitchTo(connections_memory);
+        rows
     }
 }

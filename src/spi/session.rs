@@ -1,6 +1,7 @@
 //! What a backend knows and holds outside its statements: catalog look-ups that cost no query,
 //! advisory locks of the session, the identity under which background work runs.
 
+use super::Statement;
 use crate::error::Result;
 use crate::time::Instant;
 use pgrx::pg_sys;
@@ -34,6 +35,19 @@ pub fn relation_exists(name: &str) -> bool {
 pub fn see_what_others_committed() {
     // SAFETY: allowed at any point inside a transaction.
     unsafe { pg_sys::AcceptInvalidationMessages() };
+}
+
+/// Lets the readers inside `work` share one snapshot of their own, taken now: what a writing
+/// function decides on, after it has its locks.
+pub fn on_fresh_snapshot<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    // SAFETY: pushed and popped in pairs; when something raises, the abort pops it.
+    unsafe {
+        pg_sys::CommandCounterIncrement();
+        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+        let outcome = work();
+        pg_sys::PopActiveSnapshot();
+        outcome
+    }
 }
 
 /// Refuses to go on where nothing may be written, in PostgreSQL's own words (25006).
@@ -86,16 +100,36 @@ impl Drop for SessionLock {
 /// a worker that goes on after a caught error would have to do by itself. Nothing happens, and
 /// nothing is returned, in a database where the extension has never been.
 pub fn as_books_owner<T>(work: impl FnOnce() -> Result<T>) -> Option<T> {
+    in_worker_transaction(|| {
+        // SAFETY: inside a transaction with an active snapshot.
+        unsafe {
+            let owner = pg_sys::get_role_oid(c"exa_billing_owner".as_ptr(), true);
+            (owner != pg_sys::InvalidOid).then(|| as_role(owner, work))
+        }
+    })
+}
+
+/// When the oldest of the other sessions' running transactions in this database began. Only the
+/// worker itself, which is connected as superuser, may see that of everybody.
+pub fn oldest_transaction_start() -> Option<Instant> {
+    static OLDEST: Statement = Statement::kept(
+        "SELECT min(xact_start) FROM pg_catalog.pg_stat_activity
+         WHERE datname = pg_catalog.current_database() AND pid <> pg_catalog.pg_backend_pid()",
+    );
+    let oldest = in_worker_transaction(|| OLDEST.read_row(&[], |row| row.maybe::<Instant>(1)));
+    ErrorReportable::unwrap_or_report(oldest.map_err(ErrorReport::from)).flatten()
+}
+
+fn in_worker_transaction<T>(work: impl FnOnce() -> T) -> T {
     // SAFETY: the order of a worker's transaction as PostgreSQL documents it. The isolation level
-    // is set before the first snapshot is taken; the abort of a transaction restores the user.
+    // is set before the first snapshot is taken.
     unsafe {
         pg_sys::SetCurrentStatementStartTimestamp();
         pg_sys::StartTransactionCommand();
         pg_sys::XactIsoLevel = pg_sys::XACT_READ_COMMITTED.cast_signed();
         pg_sys::XactReadOnly = false;
         pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
-        let owner = pg_sys::get_role_oid(c"exa_billing_owner".as_ptr(), true);
-        let outcome = (owner != pg_sys::InvalidOid).then(|| as_role(owner, work));
+        let outcome = work();
         pg_sys::PopActiveSnapshot();
         pg_sys::CommitTransactionCommand();
         // Without this autovacuum would never learn of the queue rows that posting deletes.

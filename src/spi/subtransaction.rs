@@ -8,7 +8,7 @@ use std::panic::AssertUnwindSafe;
 /// Why the work failed. Everything it did is rolled back, and its locks are gone.
 pub enum Failure {
     Ours(BillingError),
-    Server(CaughtError),
+    Server(Box<CaughtError>),
 }
 
 impl Failure {
@@ -83,8 +83,8 @@ pub fn in_subtransaction<T>(work: impl FnOnce() -> Result<T>) -> std::result::Re
         pg_sys::MemoryContextSwitchTo(memory);
 
         let outcome = PgTryBuilder::new(AssertUnwindSafe(|| work().map_err(Failure::Ours)))
-            .catch_others(|caught| Err(Failure::Server(caught)))
-            .catch_rust_panic(|caught| Err(Failure::Server(caught)))
+            .catch_others(|caught| Err(Failure::Server(Box::new(caught))))
+            .catch_rust_panic(|caught| Err(Failure::Server(Box::new(caught))))
             .execute();
 
         pg_sys::MemoryContextSwitchTo(memory);

@@ -3,11 +3,11 @@
 use super::allowance::{Allowance, OverageRule, PolicyEntry, in_force};
 use super::allowance_rows::policy_entry;
 use super::members::Role;
-use crate::books;
 use crate::error::{BillingError, Result};
 use crate::owner::{self, Owner};
 use crate::spi::{Answer, Composite, Row, Statement, values};
 use crate::time::{self, Day, Instant};
+use crate::{books, credits};
 use pgrx::prelude::*;
 
 static FACTS: Statement =
@@ -18,6 +18,7 @@ static FACTS: Statement =
 struct Facts {
     allowance: Allowance,
     balance: i64,
+    next_expiration: Option<Instant>,
     context: Context,
 }
 
@@ -95,7 +96,7 @@ fn facts(row: &Row) -> Result<Facts> {
         }
         None => Context::NotAMember,
     };
-    Ok(Facts { allowance, balance: row.get(13)?, context })
+    Ok(Facts { allowance, balance: row.get(13)?, next_expiration: row.maybe(14)?, context })
 }
 
 fn found_entry(row: &Row, first_column: usize) -> Result<Option<PolicyEntry>> {
@@ -133,14 +134,20 @@ fn check_exa_usage(
     if organization_id.is_none() {
         facts.context = Context::Personal;
     }
+    // Credit whose expiry has passed is gone, whether or not it has been closed yet.
+    if facts.next_expiration.is_some_and(|next| next <= as_of) {
+        facts.balance -= credits::expired_by(&owner, as_of)?;
+    }
     let decision = facts.decide();
+    // This row becomes the answer to the user, and a stranger has no business with the balance.
+    let balance = (!matches!(facts.context, Context::NotAMember)).then_some(facts.balance);
     Ok(Composite::new(values![
         decision.allowed,
         decision.reason,
         decision.is_paid,
         facts.allowance.used_microdollars,
         facts.allowance.free_microdollars,
-        facts.balance,
+        balance,
         decision.member_limit_remaining
     ]))
 }
@@ -158,7 +165,7 @@ mod tests {
     }
 
     fn reason(allowance: Allowance, balance: i64, context: Context) -> (bool, &'static str) {
-        let decision = Facts { allowance, balance, context }.decide();
+        let decision = Facts { allowance, balance, next_expiration: None, context }.decide();
         (decision.allowed, decision.reason)
     }
 
@@ -188,7 +195,9 @@ mod tests {
     #[test]
     fn the_limit_leaves_no_more_than_the_balance() {
         let remaining = |balance, context| {
-            Facts { allowance: USED_UP, balance, context }.decide().member_limit_remaining
+            Facts { allowance: USED_UP, balance, next_expiration: None, context }
+                .decide()
+                .member_limit_remaining
         };
         assert_eq!(remaining(100, member(Role::Member, Some(50), 20)), Some(30));
         assert_eq!(remaining(10, member(Role::Member, Some(50), 20)), Some(10));

@@ -6,35 +6,13 @@ use crate::error::{BillingError, Kind, Result};
 use crate::idempotency::{self, Compared, KeySpace, Known, PayloadHash};
 use crate::owner::{self, Owner};
 use crate::partitions::{self, Journal};
-use crate::sources::{self, Category, Dimension, SPEND};
+use crate::sources::{self, Category, Dimension, NewSpend};
 use crate::spi::{self, Answer, Composite, Statement, values};
 use crate::time::Instant;
 use crate::{accounts, books, credits, money};
 use pgrx::prelude::*;
 use uuid::Uuid;
 
-/// The journal row and its queue row. A combination of dimensions that is not known yet goes
-/// along as text, so that a charge never waits for one.
-static APPEND: Statement = Statement::kept(
-    "WITH journaled AS (
-         INSERT INTO exa_billing.spend_log
-             (spend_id, owner_kind, owner_id, actor_user_id, spend_category, source, product_key,
-              feature_key, model_or_plan_key, provider_key, amount_microdollars,
-              spend_record_count, created_at, recorded_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $8, $9, $10, $11, $12, 1, $13, $14)
-     ), wanted AS (
-         SELECT ARRAY[$5, $7, $8, $9, $10, $11] AS parts
-     )
-     INSERT INTO exa_billing.unposted_spend
-         (owner_kind, owner_id, entry_id, journal, actor_user_id, cost_microdollars,
-          amount_microdollars, spend_record_count, dimension_id, dimension, blocked_reason, created_at)
-     SELECT $2, $3, $1, $15, CASE WHEN $2 <> 'user' OR $4 <> $3 THEN $4 END, NULL, $12, 1,
-            d.dimension_id, CASE WHEN d.dimension_id IS NULL THEN wanted.parts END, NULL, $13
-     FROM wanted
-     LEFT JOIN exa_billing.spend_dimensions AS d
-         ON d.spend_category = $5 AND d.source = $7 AND d.product_key = $8 AND d.feature_key = $9
-        AND d.model_or_plan_key = $10 AND d.provider_key = $11",
-);
 static RECORDED: Statement = Statement::fresh(
     "SELECT amount_microdollars, spend_category, product_key, feature_key, model_or_plan_key,
             provider_key, actor_user_id
@@ -80,44 +58,35 @@ impl Spend<'_> {
             let replayed = self.replay(&space)?;
             return replayed.ok_or_else(|| BillingError::internal("a claimed key vanished"));
         }
-        self.append(&entry, clock)?;
+        sources::append_spend(&NewSpend {
+            id: entry.entry_id,
+            owner: &self.owner,
+            actor_user_id: self.actor_user_id,
+            source: self.source,
+            dimension: &self.dimension,
+            amount: self.amount,
+            created_at,
+            recorded_at: clock,
+        })?;
         Ok(self.recorded(&entry, false))
     }
 
     /// Under the account's lock two purchases cannot both see the same credit.
     fn require_credit(&self) -> Result<()> {
         accounts::lock(&self.owner)?;
-        let balance = credits::read_balance_locked(&self.owner)?;
-        if balance.left >= self.amount {
+        let now = spi::clock();
+        let balance = spi::on_fresh_snapshot(|| credits::read_balance(&self.owner, now)?.left())?;
+        if balance >= self.amount {
             return Ok(());
         }
         Err(BillingError::new(Kind::InsufficientCredit, "insufficient credit")
             .detail(format!(
-                "The balance is {} microdollars, the amount is {}.",
-                balance.left, self.amount
+                "The balance of {} {} is {balance} microdollars, the amount is {}.",
+                self.owner.kind.as_str(),
+                owner::quoted(&self.owner.id),
+                self.amount
             ))
-            .hint("Grant credit with exa_billing.grant_credit(), or leave require_balance out."))
-    }
-
-    fn append(&self, entry: &Known, recorded_at: Instant) -> Result<()> {
-        let dimension = &self.dimension;
-        APPEND.execute(values![
-            entry.entry_id,
-            self.owner.kind.as_str(),
-            &self.owner.id,
-            self.actor_user_id,
-            dimension.category,
-            self.source,
-            dimension.source,
-            &dimension.product,
-            &dimension.feature,
-            &dimension.model_or_plan,
-            &dimension.provider,
-            self.amount,
-            entry.created_at,
-            recorded_at,
-            SPEND
-        ])
+            .hint("Give credit with exa_billing.grant_credit()."))
     }
 
     fn replay(&self, space: &KeySpace) -> Result<Option<Recorded>> {

@@ -1,6 +1,8 @@
-//! The worker of one database: posts several times a second, makes partitions every hour.
+//! The worker of one database: posts several times a second, expires credit every second, makes
+//! partitions every hour.
 
-use crate::{books, guc, partitions, posting, spi};
+use crate::time::MICROSECONDS_PER_SECOND;
+use crate::{books, credits, guc, partitions, posting, spi};
 use pgrx::bgworkers::{BackgroundWorker, SignalWakeFlags};
 use pgrx::prelude::*;
 use std::time::{Duration, Instant};
@@ -10,6 +12,8 @@ const ROWS_PER_BATCH: i64 = 10_000;
 const BATCHES_PER_ROUND: usize = 50;
 const PARTITION_INTERVAL: Duration = Duration::from_secs(3600);
 const MONTHS_AHEAD: i32 = 12;
+const EXPIRATION_INTERVAL: Duration = Duration::from_secs(1);
+const OWNERS_PER_EXPIRATION: i32 = 1000;
 
 #[pg_guard]
 #[unsafe(no_mangle)]
@@ -17,6 +21,7 @@ pub extern "C-unwind" fn exa_billing_database_worker(_argument: pg_sys::Datum) {
     BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
     BackgroundWorker::connect_worker_to_spi(Some(BackgroundWorker::get_extra()), None);
     let mut partitions_due = Instant::now();
+    let mut expiration_due = Instant::now();
     // An error ends the process, which cleans up completely; the launcher starts it again.
     while BackgroundWorker::wait_latch(Some(guc::posting_interval())) {
         if BackgroundWorker::sighup_received() {
@@ -28,6 +33,10 @@ pub extern "C-unwind" fn exa_billing_database_worker(_argument: pg_sys::Datum) {
         }
         if Instant::now() >= partitions_due && make_partitions() {
             partitions_due = Instant::now() + PARTITION_INTERVAL;
+        }
+        if Instant::now() >= expiration_due {
+            expire_credits();
+            expiration_due = Instant::now() + EXPIRATION_INTERVAL;
         }
         for _ in 0..BATCHES_PER_ROUND {
             if post_batch() == 0 {
@@ -47,6 +56,21 @@ fn post_batch() -> i64 {
         posting::post(ROWS_PER_BATCH)
     })
     .unwrap_or(0)
+}
+
+/// Closes grants whose expiry has passed, once no charge dated before it can still be in flight:
+/// after the grace period, and not while a transaction begun before the expiry is running.
+fn expire_credits() {
+    let grace = guc::expiration_grace_seconds() * MICROSECONDS_PER_SECOND;
+    let settled = spi::clock().plus_microseconds(-grace);
+    let as_of = spi::oldest_transaction_start().map_or(settled, |oldest| oldest.min(settled));
+    spi::as_books_owner(|| {
+        if !books::exist() {
+            return Ok(0);
+        }
+        books::enter_for_writing("exa_billing worker")?;
+        credits::expire_due(as_of, OWNERS_PER_EXPIRATION)
+    });
 }
 
 /// True when there are books to make partitions for.

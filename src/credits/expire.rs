@@ -1,0 +1,131 @@
+//! Expiration: closing the grants that are due, and closing out all of them.
+
+use super::balance::due;
+use super::expiration::{self, Closing, OpenGrant};
+use super::ledger;
+use crate::error::{BillingError, Result};
+use crate::owner::{Owner, OwnerKind};
+use crate::spi::{self, Answer, Statement, values};
+use crate::time::{self, Instant};
+use crate::{accounts, books};
+use pgrx::prelude::*;
+
+const MAX_OWNERS: i32 = 100_000;
+
+static DUE_OWNERS: Statement = Statement::kept(
+    "SELECT owner_kind, owner_id FROM exa_billing.accounts
+     WHERE next_credit_expiration_at <= $1
+     ORDER BY next_credit_expiration_at LIMIT $2",
+);
+
+/// Closes the owner's grants that are due at `as_of`; returns what expired, in microdollars.
+/// However late and in however many steps this runs, the rows are the same.
+///
+/// Locks: the account row, which the caller has taken.
+fn expire_locked(owner: &Owner, as_of: Instant, clock: Instant) -> Result<i64> {
+    let (grants, closing) = spi::on_fresh_snapshot(|| {
+        let grants = ledger::open_grants(owner)?;
+        let closing = due(owner, &grants, as_of)?;
+        Ok((grants, closing))
+    })?;
+    write(owner, &grants, &closing, clock)
+}
+
+fn write(owner: &Owner, grants: &[OpenGrant], closing: &Closing, clock: Instant) -> Result<i64> {
+    if closing.closures.is_empty() {
+        return Ok(0);
+    }
+    ledger::write_closing(closing, clock)?;
+    let next = grants.get(closing.closures.len()).map(|grant| grant.expiry);
+    ledger::change_account(owner, -closing.expired(), next)?;
+    Ok(closing.expired())
+}
+
+/// Closes what is due of up to `max_owners` owners; returns how many were processed. One that
+/// fails is reported and stops no other; one whose account is busy is left to the next run.
+///
+/// Locks, in this order: account rows sorted by (owner_kind, owner_id), skipping locked ones.
+pub fn expire_due(as_of: Instant, max_owners: i32) -> Result<i64> {
+    let clock = spi::clock();
+    let due: Vec<Owner> = DUE_OWNERS.write(values![as_of, i64::from(max_owners)], |row| {
+        let kind = OwnerKind::parse(Some(&row.get::<String>(1)?))?;
+        Ok(Owner { kind, id: row.get(2)? })
+    })?;
+    let mut processed = 0;
+    for owner in accounts::lock_unless_busy(&due)? {
+        match spi::in_subtransaction(|| expire_locked(&owner, as_of, clock)) {
+            Ok(_) => processed += 1,
+            Err(failure) if failure.is_of_data() => {
+                let (kind, reason) = (owner.kind.as_str(), failure.message());
+                pgrx::warning!("credit of {kind} {} could not expire: {reason}", owner.id);
+            }
+            Err(failure) => return failure.raise(),
+        }
+    }
+    Ok(processed)
+}
+
+/// Closes every open expiring grant: those that are due as always, the others as of `as_of`.
+fn close_out(owner: &Owner, as_of: Instant, clock: Instant) -> Result<i64> {
+    let expired = expire_locked(owner, as_of, clock)?;
+    let (grants, closing) = spi::on_fresh_snapshot(|| {
+        let mut grants = ledger::open_grants(owner)?;
+        // Grants of a later moment are none of this one's business; they go to the end.
+        let (mut now, later): (Vec<_>, Vec<_>) =
+            grants.drain(..).partition(|grant| grant.created_at <= as_of);
+        let used = ledger::usage_before(owner, as_of)?;
+        let at = vec![(as_of, used); now.len()];
+        let count = now.len();
+        now.extend(later);
+        let closing = expiration::close(&now, count, &at);
+        Ok((now, closing))
+    })?;
+    Ok(expired + write(owner, &grants, &closing, clock)?)
+}
+
+/// Processes the owner's expirations that are due; returns microdollars expired.
+#[pg_extern(sql = false)]
+fn expire_credits(
+    owner_kind: Option<&str>,
+    owner_id: Option<&str>,
+    as_of: Option<Instant>,
+) -> Answer<i64> {
+    let owner = Owner::parse(owner_kind, owner_id)?;
+    let clock = spi::clock();
+    let as_of = time::as_of_past(as_of, clock)?;
+    books::enter_for_writing("exa_billing.expire_credits()")?;
+    if !accounts::lock_existing(&owner)? {
+        return Ok(0);
+    }
+    Ok(expire_locked(&owner, as_of, clock)?)
+}
+
+/// Processes due expirations of many owners; returns how many owners.
+#[pg_extern(sql = false)]
+fn expire_due_credits(as_of: Option<Instant>, max_owners: Option<i32>) -> Answer<i64> {
+    let as_of = time::as_of_past(as_of, spi::clock())?;
+    let max_owners = max_owners.ok_or_else(|| BillingError::missing("max_owners"))?;
+    if !(1..=MAX_OWNERS).contains(&max_owners) {
+        let range = format!("max_owners is {max_owners}; 1 … {MAX_OWNERS} are allowed.");
+        return Err(BillingError::invalid("max_owners is out of range").detail(range).into());
+    }
+    books::enter_for_writing("exa_billing.expire_due_credits()")?;
+    Ok(expire_due(as_of, max_owners)?)
+}
+
+/// Ends all expiring credit of an owner; returns microdollars expired.
+#[pg_extern(sql = false)]
+fn close_out_credits(
+    owner_kind: Option<&str>,
+    owner_id: Option<&str>,
+    as_of: Option<Instant>,
+) -> Answer<i64> {
+    let owner = Owner::parse(owner_kind, owner_id)?;
+    let clock = spi::clock();
+    let as_of = time::as_of_past(as_of, clock)?;
+    books::enter_for_writing("exa_billing.close_out_credits()")?;
+    if !accounts::lock_existing(&owner)? {
+        return Ok(0);
+    }
+    Ok(close_out(&owner, as_of, clock)?)
+}

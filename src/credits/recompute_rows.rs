@@ -1,0 +1,142 @@
+//! What recomputing reads and writes.
+
+use super::replay::{Baselines, Transaction};
+use crate::books::KeepingBaselines;
+use crate::error::{BillingError, Result};
+use crate::owner::Owner;
+use crate::partitions;
+use crate::spi::{Statement, values};
+use crate::time::Instant;
+use uuid::Uuid;
+
+static TRANSACTIONS: Statement = Statement::kept(
+    "SELECT id, amount_microdollars, created_at, recorded_at, expiry_date,
+            original_baseline_microdollars_used, expiration_baseline_microdollars_used,
+            original_transaction_id
+     FROM exa_billing.credit_transactions
+     WHERE owner_kind = $1 AND owner_id = $2 ORDER BY created_at, id",
+);
+static MONTH_OF_USAGE: Statement =
+    Statement::fresh(include_str!("../../sql/statements/month_of_usage.sql"));
+static FIGURES: Statement = Statement::over_queue(
+    "SELECT total_microdollars_acquired, microdollars_used, (
+                SELECT coalesce(sum(q.amount_microdollars), 0)::bigint
+                FROM exa_billing.unposted_spend AS q
+                WHERE q.owner_kind = $1 AND q.owner_id = $2)
+     FROM (
+         SELECT coalesce(max(total_microdollars_acquired), 0) AS total_microdollars_acquired,
+                coalesce(max(microdollars_used), 0) AS microdollars_used
+         FROM exa_billing.accounts WHERE owner_kind = $1 AND owner_id = $2
+     ) AS account",
+);
+static WRITE_BASELINES: Statement = Statement::kept(
+    "UPDATE exa_billing.credit_transactions AS t
+     SET original_baseline_microdollars_used = new.original,
+         expiration_baseline_microdollars_used = new.expiration
+     FROM unnest($1, $2, $3) AS new(id, original, expiration) WHERE t.id = new.id",
+);
+static WRITE_ACCOUNT: Statement = Statement::kept(
+    "UPDATE exa_billing.accounts
+     SET total_microdollars_acquired = $3, microdollars_used = $4, next_credit_expiration_at = $5
+     WHERE owner_kind = $1 AND owner_id = $2",
+);
+
+/// The cached figures of an owner, in microdollars.
+pub struct Figures {
+    pub acquired: i64,
+    pub posted: i64,
+    pub unposted: i64,
+}
+
+/// All usage of an owner, cut at instants.
+pub struct Usage {
+    /// `before[i]` is the usage strictly before instant `i`.
+    pub before: Vec<i64>,
+    pub total: i64,
+    pub late_arrivals: i64,
+}
+
+pub fn figures(owner: &Owner) -> Result<Figures> {
+    let figures = FIGURES.read_row(values![owner.kind.as_str(), &owner.id], |row| {
+        Ok(Figures { acquired: row.get(1)?, posted: row.get(2)?, unposted: row.get(3)? })
+    })?;
+    figures.ok_or_else(|| BillingError::internal("no figures of an owner"))
+}
+
+pub fn transactions(owner: &Owner) -> Result<Vec<Transaction>> {
+    TRANSACTIONS.read(values![owner.kind.as_str(), &owner.id], |row| {
+        Ok(Transaction {
+            id: row.get(1)?,
+            amount: row.get(2)?,
+            created_at: row.get(3)?,
+            recorded_at: row.get(4)?,
+            expiry: row.maybe(5)?,
+            original_baseline: row.get(6)?,
+            expiration_baseline: row.maybe(7)?,
+            closes: row.maybe::<Uuid>(8)?,
+        })
+    })
+}
+
+/// Adds up the owner's journals, one month a statement; memory grows with the transactions, not
+/// with the charges. `instants` are sorted; `closed_at` and `closed_by` are `replay::late_marks`.
+pub fn usage(
+    owner: &Owner,
+    instants: &[Instant],
+    closed_at: &[Instant],
+    closed_by: &[Instant],
+) -> Result<Usage> {
+    let mut slots = vec![0_i128; instants.len() + 1];
+    let mut late_arrivals = 0;
+    for month in partitions::months()? {
+        MONTH_OF_USAGE.read(
+            values![
+                owner.kind.as_str(),
+                &owner.id,
+                month.start(),
+                month.next()?.start(),
+                instants.to_vec(),
+                closed_at.to_vec(),
+                closed_by.to_vec()
+            ],
+            |row| {
+                let slot = usize::try_from(row.get::<i32>(1)?).unwrap_or_default();
+                slots[slot] += i128::from(row.get::<i64>(2)?);
+                late_arrivals += row.get::<i64>(3)?;
+                Ok(())
+            },
+        )?;
+    }
+    let mut sum = 0;
+    let mut sums = slots.into_iter().map(|amount| {
+        sum += amount;
+        i64::try_from(sum).map_err(|_| BillingError::out_of_range("usage is out of range"))
+    });
+    let before = sums.by_ref().take(instants.len()).collect::<Result<Vec<i64>>>()?;
+    let total = sums.next().unwrap_or(Ok(0))?;
+    Ok(Usage { before, total, late_arrivals })
+}
+
+/// Writes changed baselines; the account row is locked.
+pub fn write_baselines(changes: &[(Uuid, Baselines)]) -> Result<()> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let _keeping = KeepingBaselines::begin();
+    WRITE_BASELINES.execute(values![
+        changes.iter().map(|(id, _)| *id).collect::<Vec<_>>(),
+        changes.iter().map(|(_, baselines)| baselines.original).collect::<Vec<_>>(),
+        changes.iter().map(|(_, baselines)| baselines.expiration).collect::<Vec<_>>()
+    ])
+}
+
+/// Writes the account's figures; its row is locked.
+pub fn write_account(
+    owner: &Owner,
+    acquired: i64,
+    posted: i64,
+    next_expiration: Option<Instant>,
+) -> Result<()> {
+    let (kind, id) = (owner.kind.as_str(), &owner.id);
+    WRITE_ACCOUNT.execute(values![kind, id, acquired, posted, next_expiration])
+}
