@@ -83,6 +83,20 @@ fn close_out(owner: &Owner, as_of: Instant, clock: Instant) -> Result<i64> {
     Ok(expired + write(owner, &grants, &closing, clock)?)
 }
 
+/// The part both single-owner functions share. Nothing to do for an owner without an account.
+fn with_locked_account(
+    function: &str,
+    (owner_kind, owner_id): (Option<&str>, Option<&str>),
+    as_of: Option<Instant>,
+    work: impl FnOnce(&Owner, Instant, Instant) -> Result<i64>,
+) -> Result<i64> {
+    let owner = Owner::parse(owner_kind, owner_id)?;
+    let clock = spi::clock();
+    let as_of = time::as_of_past(as_of, clock)?;
+    books::enter_for_writing(function)?;
+    if accounts::lock_existing(&owner)? { work(&owner, as_of, clock) } else { Ok(0) }
+}
+
 /// Processes the owner's expirations that are due; returns microdollars expired.
 #[pg_extern(sql = false)]
 fn expire_credits(
@@ -90,14 +104,8 @@ fn expire_credits(
     owner_id: Option<&str>,
     as_of: Option<Instant>,
 ) -> Answer<i64> {
-    let owner = Owner::parse(owner_kind, owner_id)?;
-    let clock = spi::clock();
-    let as_of = time::as_of_past(as_of, clock)?;
-    books::enter_for_writing("exa_billing.expire_credits()")?;
-    if !accounts::lock_existing(&owner)? {
-        return Ok(0);
-    }
-    Ok(expire_locked(&owner, as_of, clock)?)
+    let owner = (owner_kind, owner_id);
+    Ok(with_locked_account("exa_billing.expire_credits()", owner, as_of, expire_locked)?)
 }
 
 /// Processes due expirations of many owners; returns how many owners.
@@ -120,12 +128,6 @@ fn close_out_credits(
     owner_id: Option<&str>,
     as_of: Option<Instant>,
 ) -> Answer<i64> {
-    let owner = Owner::parse(owner_kind, owner_id)?;
-    let clock = spi::clock();
-    let as_of = time::as_of_past(as_of, clock)?;
-    books::enter_for_writing("exa_billing.close_out_credits()")?;
-    if !accounts::lock_existing(&owner)? {
-        return Ok(0);
-    }
-    Ok(close_out(&owner, as_of, clock)?)
+    let owner = (owner_kind, owner_id);
+    Ok(with_locked_account("exa_billing.close_out_credits()", owner, as_of, close_out)?)
 }

@@ -2,9 +2,11 @@
 //! posting.
 
 mod dimension;
-mod entry;
 mod spend;
 
 pub use dimension::{Category, Dimension, exa_dimension_id, recorded_source};
-pub use entry::{EXA, SPEND};
 pub use spend::{NewSpend, append_spend};
+
+/// The names under which the product's own journals queue their rows.
+pub const EXA: &str = "exa";
+pub const SPEND: &str = "spend";
