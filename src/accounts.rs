@@ -19,6 +19,10 @@ static OPEN: Statement = Statement::kept(
          (owner_kind, owner_id, total_microdollars_acquired, microdollars_used, opened_at)
      VALUES ($1, $2, 0, 0, pg_catalog.now()) ON CONFLICT DO NOTHING",
 );
+static RENEW: Statement = Statement::kept(
+    "UPDATE exa_billing.accounts SET opened_at = opened_at
+     WHERE owner_kind = $1 AND owner_id = $2",
+);
 static OPEN_UNLESS_BUSY: Statement = Statement::kept(
     "WITH missing AS MATERIALIZED (
          SELECT o.owner_kind, o.owner_id FROM unnest($1, $2) AS o(owner_kind, owner_id)
@@ -70,6 +74,14 @@ pub fn lock_existing(owner: &Owner) -> Result<bool> {
     let found =
         LOCK.write_row(values![owner.kind.as_str(), &owner.id], |row| row.get::<bool>(1))?;
     Ok(found.is_some())
+}
+
+/// Locks the owner's account row for a decision on the balance, and writes it anew: a
+/// transaction with an older snapshot, which cannot see what is decided here, then fails with
+/// 40001 instead of deciding the same once more.
+pub fn lock_for_decision(owner: &Owner) -> Result<()> {
+    lock(owner)?;
+    RENEW.execute(values![owner.kind.as_str(), &owner.id])
 }
 
 /// Locks the account rows of those owners that nobody else has locked, in order, opening

@@ -180,7 +180,7 @@ pub fn as_of(value: Option<Instant>) -> Result<Instant> {
 
 /// An `as_of` of a writing function: not after the clock, for the future must not destroy credit.
 pub fn as_of_past(value: Option<Instant>, clock: Instant) -> Result<Instant> {
-    let as_of = as_of(value)?;
+    let as_of = after_earliest("as_of", as_of(value)?)?;
     if as_of > clock {
         return Err(BillingError::invalid("as_of is in the future")
             .detail(format!("as_of is {as_of}; the clock says {clock}."))
@@ -202,8 +202,19 @@ pub fn event_time(given: Instant, clock: Instant, late_limit_seconds: i64) -> Re
     Ok(given)
 }
 
+/// Nothing is written about times before the year 2000: a mistyped year would make the books
+/// reach back centuries.
+fn after_earliest(argument: &str, given: Instant) -> Result<Instant> {
+    const EARLIEST: Instant = Instant(0);
+    if given < EARLIEST {
+        return Err(BillingError::invalid(format!("{argument} is before the year 2000"))
+            .detail(format!("{argument} is {given}.")));
+    }
+    Ok(given)
+}
+
 pub fn not_ahead_of_clock(argument: &str, given: Instant, clock: Instant) -> Result<Instant> {
-    finite(argument, given)?;
+    after_earliest(argument, finite(argument, given)?)?;
     let latest = clock.plus_microseconds(CLOCK_TOLERANCE_MICROSECONDS);
     if given > latest {
         return Err(BillingError::invalid(format!("{argument} is in the future"))

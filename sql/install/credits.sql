@@ -139,6 +139,8 @@ DECLARE
     is_first pg_catalog.bool := true;
 BEGIN
     LOOP
+        COMMIT;
+        SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE;
         step := exa_billing.recompute_next_owner(is_first, dry_run, keep_balance);
         COMMIT;
         IF step.notice IS NOT NULL THEN

@@ -14,6 +14,15 @@ CREATE TABLE exa_billing.storage_migrations (
 COMMENT ON TABLE exa_billing.storage_migrations IS
     'The storage migrations that setup() has applied; the highest version is that of the books.';
 
+CREATE TABLE exa_billing.applied_scripts (
+    script_name text COLLATE "C" NOT NULL,
+    content_hash text COLLATE "C" NOT NULL,
+    applied_at timestamptz NOT NULL,
+    CONSTRAINT applied_scripts_pkey PRIMARY KEY (script_name)
+);
+COMMENT ON TABLE exa_billing.applied_scripts IS
+    'Which text of views and guards was applied last: setup() applies one again only when it has changed or something of it is missing, so that it takes no lock in vain and keeps what was changed by hand.';
+
 -- Posted state ------------------------------------------------------------------------------
 
 CREATE TABLE exa_billing.accounts (

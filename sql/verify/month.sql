@@ -40,55 +40,33 @@ WITH exa AS MATERIALIZED (
     FROM exa
     WHERE NOT (0 <= charged AND charged <= cost AND charged_to_balance = (charged > 0))
 
-    UNION ALL -- each counter against the journal: cost, charges, requests
-    SELECT 'I2', CASE WHEN organization_id IS NULL THEN 'user' ELSE 'organization' END,
-           coalesce(organization_id, user_id), journal.amount, counted.amount,
+    UNION ALL -- each counter against the journal: cost, charges, requests. No id is empty, so an
+              -- empty organization stands for the personal context
+    SELECT 'I2', CASE organization_id WHEN '' THEN 'user' ELSE 'organization' END,
+           coalesce(nullif(organization_id, ''), user_id), journal.amount, counted.amount,
            format('%s of user %s in the month''s counter', measure, user_id)
     FROM (
-        SELECT user_id, organization_id, measure, sum(amount) AS amount
+        SELECT user_id, coalesce(organization_id, '') AS organization_id, measure, sum(amount) AS amount
         FROM exa, LATERAL (VALUES ('cost', cost::numeric), ('charged', charged), ('requests', 1)) AS m(measure, amount)
         WHERE $1 IS NULL OR (owner_kind = $1 AND owner_id = $2)
-        GROUP BY user_id, organization_id, measure
+        GROUP BY 1, 2, 3
     ) AS journal
     FULL JOIN (
         SELECT user_id, organization_id, measure, sum(amount) AS amount
         FROM (
-            SELECT user_id, organization_id, total_cost_microdollars AS cost,
-                   total_charged_microdollars AS charged, request_count AS requests
+            SELECT user_id, coalesce(organization_id, '') AS organization_id,
+                   total_cost_microdollars AS cost, total_charged_microdollars AS charged,
+                   request_count AS requests
             FROM exa_billing.exa_monthly_usage WHERE month = $5
             UNION ALL
-            SELECT actor_user_id, CASE owner_kind WHEN 'organization' THEN owner_id END,
+            SELECT actor_user_id, CASE owner_kind WHEN 'organization' THEN owner_id ELSE '' END,
                    cost_microdollars, amount_microdollars, 1
             FROM waiting WHERE cost_microdollars IS NOT NULL
         ) AS c, LATERAL (VALUES ('cost', cost::numeric), ('charged', charged), ('requests', requests)) AS m(measure, amount)
-        WHERE $1 IS NULL OR CASE $1 WHEN 'user' THEN organization_id IS NULL AND user_id = $2
+        WHERE $1 IS NULL OR CASE $1 WHEN 'user' THEN organization_id = '' AND user_id = $2
                                     ELSE organization_id = $2 END
-        GROUP BY user_id, organization_id, measure
-    ) AS counted USING (user_id, measure, organization_id)
-    WHERE journal.amount IS DISTINCT FROM counted.amount AND organization_id IS NOT NULL
-
-    UNION ALL -- the same for personal counters: null contexts do not join by equality
-    SELECT 'I2', 'user', user_id, journal.amount, counted.amount,
-           format('%s of user %s in the month''s personal counter', measure, user_id)
-    FROM (
-        SELECT user_id, measure, sum(amount) AS amount
-        FROM exa, LATERAL (VALUES ('cost', cost::numeric), ('charged', charged), ('requests', 1)) AS m(measure, amount)
-        WHERE organization_id IS NULL
-        GROUP BY user_id, measure
-    ) AS journal
-    FULL JOIN (
-        SELECT user_id, measure, sum(amount) AS amount
-        FROM (
-            SELECT user_id, total_cost_microdollars AS cost, total_charged_microdollars AS charged,
-                   request_count AS requests
-            FROM exa_billing.exa_monthly_usage WHERE month = $5 AND organization_id IS NULL
-            UNION ALL
-            SELECT actor_user_id, cost_microdollars, amount_microdollars, 1
-            FROM waiting WHERE cost_microdollars IS NOT NULL AND owner_kind = 'user'
-        ) AS c, LATERAL (VALUES ('cost', cost::numeric), ('charged', charged), ('requests', requests)) AS m(measure, amount)
-        WHERE $1 IS NULL OR ($1 = 'user' AND user_id = $2)
-        GROUP BY user_id, measure
-    ) AS counted USING (user_id, measure)
+        GROUP BY 1, 2, 3
+    ) AS counted USING (user_id, organization_id, measure)
     WHERE journal.amount IS DISTINCT FROM counted.amount
 
     UNION ALL -- each hour's total against the journals
@@ -185,7 +163,7 @@ WITH exa AS MATERIALIZED (
         SELECT user_id, used_microdollars FROM exa_billing.exa_monthly_allowance
         WHERE month = $5 AND ($1 IS NULL OR ($1 = 'user' AND user_id = $2))
     ) AS locked USING (user_id)
-    WHERE free.amount IS DISTINCT FROM locked.used_microdollars
+    WHERE coalesce(free.amount, 0) <> coalesce(locked.used_microdollars, 0)
 
     UNION ALL -- every key names the row it recorded
     SELECT 'I6', NULL, NULL, 1, 0, format('key "%s" of "%s" names a row that is not there', idempotency_key, key_space)

@@ -6,7 +6,7 @@
 //! until PostgreSQL tells this backend that a relation of the books has changed.
 
 use crate::error::{BillingError, Kind, Result};
-use crate::spi::{Statement, values};
+use crate::spi::{self, Statement, values};
 use pgrx::prelude::*;
 use std::cell::{Cell, RefCell};
 
@@ -52,13 +52,17 @@ pub fn init() {
 }
 
 pub fn require_untampered() -> Result<()> {
+    // What others have committed meanwhile must be known before the count is looked at.
+    spi::see_what_others_committed();
     // Read before the look: a change that arrives during it makes the next call look again.
     let changes = CHANGES.get();
     if CHANGES_SEEN.get() == changes {
         return Ok(());
     }
-    let tables = LOOK.write(values!["exa_billing_owner"], |row| {
-        Ok((row.get::<pg_sys::Oid>(1)?, row.maybe::<String>(2)?))
+    let tables = spi::on_latest_snapshot(|| {
+        LOOK.read(values!["exa_billing_owner"], |row| {
+            Ok((row.get::<pg_sys::Oid>(1)?, row.maybe::<String>(2)?))
+        })
     })?;
     let problem = tables.iter().find_map(|(_, problem)| problem.clone());
     LOOKED_AT.replace(tables.into_iter().map(|(oid, _)| oid).collect());

@@ -3,6 +3,7 @@
 
 mod guard;
 mod refuse_change;
+mod scripts;
 mod setup;
 mod verify;
 

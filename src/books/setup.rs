@@ -1,6 +1,6 @@
 //! `setup()`: storage migrations, guards, views and partitions, as often as one likes.
 
-use super::{FIRST_TABLE, guard};
+use super::{FIRST_TABLE, guard, scripts};
 use crate::error::{BillingError, Kind, Result};
 use crate::spi::{self, Answer, Composite, RowSet, Statement, values};
 use crate::{guc, partitions};
@@ -19,8 +19,6 @@ const MIGRATIONS: [Migration; 1] = [Migration {
     sql: include_str!("../../sql/migrations/0001_books.sql"),
 }];
 
-const GUARDS: &str = include_str!("../../sql/books/guards.sql");
-const VIEWS: &str = include_str!("../../sql/books/views.sql");
 const MONTHS_AHEAD: i32 = 12;
 
 const LOCK_NAMESPACE: i32 = 0x4558_4142; // "EXAB"
@@ -37,7 +35,9 @@ static NOTE_MIGRATION: Statement = Statement::fresh(
 /// Makes the books, or brings them up to this library.
 ///
 /// Locks, in this order: the setup lock and the partition lock (both until the transaction
-/// ends), then what each migration says it takes. Two callers at once make one set of books.
+/// ends), then what each migration says it takes. Guards that are missing take SHARE ROW
+/// EXCLUSIVE on their table, views that have changed ACCESS EXCLUSIVE on themselves; where nothing
+/// is missing nothing is locked. Two callers at once make one set of books.
 pub fn set_up() -> Result<i32> {
     LOCK_SETUP.execute(values![LOCK_NAMESPACE, SETUP_LOCK])?;
     spi::see_what_others_committed();
@@ -55,9 +55,12 @@ pub fn set_up() -> Result<i32> {
         let library = env!("CARGO_PKG_VERSION");
         NOTE_MIGRATION.execute(values![migration.version, migration.name, library])?;
     }
-    spi::run_script(GUARDS)?;
-    spi::run_script(VIEWS)?;
-    make_partitions(Some(MONTHS_AHEAD))?;
+    scripts::apply_where_needed()?;
+    for report in make_partitions(Some(MONTHS_AHEAD))? {
+        if let Some(error) = report.error {
+            pgrx::warning!("partition \"{}\" could not be made: {error}", report.partition);
+        }
+    }
     guard::require_untampered()?;
     Ok(newest)
 }

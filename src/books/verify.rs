@@ -4,11 +4,20 @@ use crate::error::Result;
 use crate::owner::Owner;
 use crate::partitions;
 use crate::spi::{Answer, Composite, Row, RowSet, Statement, Value, values};
+use crate::time::{Day, Month};
 use pgrx::prelude::*;
+use std::collections::BTreeSet;
 
 static GUARDS: Statement = Statement::fresh(include_str!("../../sql/verify/guards.sql"));
 static OWNERS: Statement = Statement::fresh(include_str!("../../sql/verify/owners.sql"));
 static MONTH: Statement = Statement::fresh(include_str!("../../sql/verify/month.sql"));
+
+static MONTHS_OF_FIGURES: Statement = Statement::fresh(
+    "SELECT DISTINCT date_trunc('month', hour_start AT TIME ZONE 'UTC')::date FROM exa_billing.spend_hourly_totals
+     UNION SELECT DISTINCT month FROM exa_billing.exa_monthly_usage
+     UNION SELECT DISTINCT month FROM exa_billing.exa_monthly_allowance
+     UNION SELECT DISTINCT month FROM exa_billing.unposted_entries",
+);
 
 fn violation(row: &Row) -> Result<Composite> {
     let text = |column| row.maybe::<String>(column);
@@ -24,6 +33,16 @@ fn violation(row: &Row) -> Result<Composite> {
     ]))
 }
 
+/// The months of the journals, and those that only figures made from them still speak of: a month
+/// whose journal is gone must not go unnoticed.
+fn months() -> Result<BTreeSet<Month>> {
+    let mut months: BTreeSet<Month> = partitions::months()?.into_iter().collect();
+    for day in MONTHS_OF_FIGURES.read(&[], |row| row.get::<Day>(1))? {
+        months.insert(day.month()?);
+    }
+    Ok(months)
+}
+
 fn violations(owner: Option<&Owner>) -> Result<RowSet> {
     let kind = owner.map(|owner| owner.kind.as_str());
     let id = owner.map(|owner| owner.id.as_str());
@@ -32,7 +51,7 @@ fn violations(owner: Option<&Owner>) -> Result<RowSet> {
         found.extend(GUARDS.read(&[], violation)?);
     }
     found.extend(OWNERS.read(values![kind, id], violation)?);
-    for month in partitions::months()? {
+    for month in months()? {
         let (from, to) = (month.start(), month.next()?.start());
         found.extend(MONTH.read(values![kind, id, from, to, month.first_day()], violation)?);
     }

@@ -60,7 +60,10 @@ pub fn read(owner: &Owner, as_of: Instant) -> Result<Balance> {
     let grants = ledger::open_grants(owner)?;
     let closing = due(owner, &grants, as_of)?;
     Ok(Balance {
-        acquired: recorded.acquired - closing.expired(),
+        acquired: recorded
+            .acquired
+            .checked_sub(closing.expired())
+            .ok_or_else(|| BillingError::out_of_range("the balance is out of range"))?,
         next_expiration: grants.get(closing.closures.len()).map(|grant| grant.expiry),
         ..recorded
     })

@@ -33,13 +33,13 @@ struct Block {
 }
 
 /// How much of each of `amounts` is used up when `used` is taken from them in order.
-fn taken_in_order(amounts: &[i64], used: i64) -> Vec<i64> {
+fn taken_in_order(amounts: &[i64], used: i128) -> Vec<i64> {
     let mut left = used.max(0);
     amounts
         .iter()
         .map(|&amount| {
-            let taken = amount.min(left);
-            left -= taken;
+            let taken = i64::try_from(left).map_or(amount, |left| amount.min(left));
+            left -= i128::from(taken);
             taken
         })
         .collect()
@@ -88,9 +88,11 @@ fn credit_blocks(
 
     let (expiring, lasting): (Vec<&Block>, Vec<&Block>) =
         blocks.iter().partition(|block| block.expiry.is_some());
-    let left_of_expiring: i64 = expiring.iter().map(|block| block.amount - claim(block)).sum();
+    let left_of_expiring: i128 =
+        expiring.iter().map(|block| i128::from(block.amount - claim(block))).sum();
     let amounts: Vec<i64> = lasting.iter().map(|block| block.amount).collect();
-    let lasting_used = amounts.iter().sum::<i64>() - (balance.left()? - left_of_expiring);
+    let granted: i128 = amounts.iter().copied().map(i128::from).sum();
+    let lasting_used = granted + left_of_expiring - i128::from(balance.left()?);
     let taken = taken_in_order(&amounts, lasting_used);
     let claimed = expiring.iter().map(|block| claim(block)).chain(taken);
     let rows = expiring.iter().chain(&lasting).zip(claimed).map(|(block, claimed)| {

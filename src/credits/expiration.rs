@@ -37,7 +37,7 @@ pub struct Closing {
 
 impl Closing {
     pub fn expired(&self) -> i64 {
-        self.closures.iter().map(|closure| closure.expired).sum()
+        self.closures.iter().fold(0, |sum, closure| sum.saturating_add(closure.expired))
     }
 }
 

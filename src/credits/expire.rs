@@ -9,14 +9,24 @@ use crate::spi::{self, Answer, Statement, values};
 use crate::time::{self, Instant};
 use crate::{accounts, books};
 use pgrx::prelude::*;
+use std::cell::RefCell;
 
 const MAX_OWNERS: i32 = 100_000;
 
 static DUE_OWNERS: Statement = Statement::kept(
     "SELECT owner_kind, owner_id FROM exa_billing.accounts
      WHERE next_credit_expiration_at <= $1
+       AND NOT EXISTS (
+           SELECT FROM unnest($3, $4) AS failed(owner_kind, owner_id)
+           WHERE failed.owner_kind = accounts.owner_kind AND failed.owner_id = accounts.owner_id)
      ORDER BY next_credit_expiration_at LIMIT $2",
 );
+
+thread_local! {
+    /// Owners that failed in this backend's last rounds. They stand at the head of the queue, so
+    /// they are left out until everybody else had a turn.
+    static FAILED: RefCell<Vec<Owner>> = const { RefCell::new(Vec::new()) };
+}
 
 /// Closes the owner's grants that are due at `as_of`; returns what expired, in microdollars.
 /// However late and in however many steps this runs, the rows are the same.
@@ -47,10 +57,7 @@ fn write(owner: &Owner, grants: &[OpenGrant], closing: &Closing, clock: Instant)
 /// Locks, in this order: account rows sorted by (owner_kind, owner_id), skipping locked ones.
 pub fn expire_due(as_of: Instant, max_owners: i32) -> Result<i64> {
     let clock = spi::clock();
-    let due: Vec<Owner> = DUE_OWNERS.write(values![as_of, i64::from(max_owners)], |row| {
-        let kind = OwnerKind::parse(Some(&row.get::<String>(1)?))?;
-        Ok(Owner { kind, id: row.get(2)? })
-    })?;
+    let due = due_owners(as_of, max_owners)?;
     let mut processed = 0;
     for owner in accounts::lock_unless_busy(&due)? {
         match spi::in_subtransaction(|| expire_locked(&owner, as_of, clock)) {
@@ -58,6 +65,7 @@ pub fn expire_due(as_of: Instant, max_owners: i32) -> Result<i64> {
             Err(failure) if failure.is_of_data() => {
                 let (kind, reason) = (owner.kind.as_str(), failure.message());
                 pgrx::warning!("credit of {kind} {} could not expire: {reason}", owner.id);
+                FAILED.with_borrow_mut(|failed| failed.push(owner));
             }
             Err(failure) => return failure.raise(),
         }
@@ -65,8 +73,28 @@ pub fn expire_due(as_of: Instant, max_owners: i32) -> Result<i64> {
     Ok(processed)
 }
 
+fn due_owners(as_of: Instant, max_owners: i32) -> Result<Vec<Owner>> {
+    let failed = FAILED.take();
+    let (kinds, ids) = accounts::columns(&failed);
+    let due = DUE_OWNERS.write(values![as_of, i64::from(max_owners), kinds, ids], |row| {
+        let kind = OwnerKind::parse(Some(&row.get::<String>(1)?))?;
+        Ok(Owner { kind, id: row.get(2)? })
+    })?;
+    let more_are_due = i32::try_from(due.len()).is_ok_and(|found| found == max_owners);
+    if more_are_due {
+        FAILED.set(failed);
+    }
+    Ok(due)
+}
+
 /// Closes every open expiring grant: those that are due as always, the others as of `as_of`.
 fn close_out(owner: &Owner, as_of: Instant, clock: Instant) -> Result<i64> {
+    if let Some(settled) = spi::on_fresh_snapshot(|| ledger::last_closure(owner))?
+        && as_of < settled
+    {
+        return Err(BillingError::invalid("as_of is before the owner's last expiration")
+            .detail(format!("as_of is {as_of}; credit expired at {settled}.")));
+    }
     let expired = expire_locked(owner, as_of, clock)?;
     let (grants, closing) = spi::on_fresh_snapshot(|| {
         let mut grants = ledger::open_grants(owner)?;

@@ -52,12 +52,13 @@ impl Credit<'_> {
             return Ok(id);
         }
         let clock = spi::clock();
-        let created_at = match self.created_at {
-            Some(given) => time::not_ahead_of_clock("created_at", given, clock)?,
-            None => spi::transaction_time(),
-        };
-        self.require_expiry_after(created_at)?;
+        if let Some(given) = self.created_at {
+            time::not_ahead_of_clock("created_at", given, clock)?;
+        }
         accounts::lock(&self.owner)?;
+        let settled = spi::on_fresh_snapshot(|| ledger::last_closure(&self.owner))?;
+        let created_at = self.moment(settled)?;
+        self.require_expiry_after(created_at)?;
         let entry = Known {
             entry_id: Uuid::now_v7(),
             created_at,
@@ -99,14 +100,22 @@ impl Credit<'_> {
             .detail(format!("expires_at is {expiry}; the grant is of {created_at}.")))
     }
 
-    /// The usage before the entry, and when the owner's credit expires next so far. What is
-    /// settled by a closing row is not reopened by dating something before it.
-    fn facts(&self, created_at: Instant) -> Result<(i64, Option<Instant>)> {
-        if let Some(settled) = ledger::last_closure(&self.owner)?.filter(|&last| created_at < last)
-        {
-            return Err(BillingError::invalid("created_at is before the owner's last expiration")
-                .detail(format!("created_at is {created_at}; credit expired at {settled}.")));
+    /// When the entry counts. What is settled by a closing row is not reopened by dating something
+    /// before it; without a date of its own an entry simply comes after that row.
+    fn moment(&self, settled: Option<Instant>) -> Result<Instant> {
+        let settled = settled.unwrap_or(Instant(i64::MIN));
+        match self.created_at {
+            None => Ok(spi::transaction_time().max(settled)),
+            Some(given) if given >= settled => Ok(given),
+            Some(given) => {
+                Err(BillingError::invalid("created_at is before the owner's last expiration")
+                    .detail(format!("created_at is {given}; credit expired at {settled}.")))
+            }
         }
+    }
+
+    /// The usage before the entry, and when the owner's credit expires next so far.
+    fn facts(&self, created_at: Instant) -> Result<(i64, Option<Instant>)> {
         let owner = values![self.owner.kind.as_str(), &self.owner.id];
         let next = NEXT_EXPIRATION.read_row(owner, |row| row.maybe::<Instant>(1))?.flatten();
         Ok((ledger::usage_before(&self.owner, created_at)?, next))

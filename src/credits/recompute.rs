@@ -14,6 +14,7 @@ use uuid::Uuid;
 /// What recomputing finds, and what it would write. Amounts in microdollars.
 struct Plan {
     figures: Figures,
+    previously_used: i64,
     used: i64,
     acquired: i64,
     /// Visible balance − ledger balance.
@@ -40,19 +41,16 @@ impl Plan {
         let mut usage = rows::usage(owner, &instants, &closed_at, &closed_by)?;
         let usage_before_clock = usage.before.remove(position);
 
-        let sum = |amounts: &mut dyn Iterator<Item = i64>| -> Result<i64> {
-            let sum: i128 = amounts.map(i128::from).sum();
-            i64::try_from(sum)
-                .map_err(|_| BillingError::out_of_range("the balance is out of range"))
-        };
-        let granted = sum(&mut transactions.iter().map(|transaction| transaction.amount))?;
-        let visible = sum(&mut [figures.acquired, -figures.posted, -figures.unposted].into_iter())?;
-        let ledger = sum(&mut [granted, -usage.total].into_iter())?;
-        let balance_error = sum(&mut [visible, -ledger].into_iter())?;
+        let granted: i128 = transactions.iter().map(|entry| i128::from(entry.amount)).sum();
+        let previously_used = i128::from(figures.posted) + i128::from(figures.unposted);
+        let visible = i128::from(figures.acquired) - previously_used;
+        let ledger = granted - i128::from(usage.total);
+        let balance_error = in_range(visible - ledger)?;
         let adjustment = if keep_balance { balance_error } else { 0 };
         Ok(Self {
             used: usage.total,
-            acquired: sum(&mut [granted, adjustment].into_iter())?,
+            previously_used: in_range(previously_used)?,
+            acquired: in_range(granted + i128::from(adjustment))?,
             balance_error,
             adjustment,
             baselines: replay::baselines(&transactions, &usage.before),
@@ -85,8 +83,7 @@ impl Plan {
 
     /// Whether the account's own figures would change.
     fn moves_account(&self) -> bool {
-        self.used != self.figures.posted + self.figures.unposted
-            || self.acquired != self.figures.acquired
+        self.used != self.previously_used || self.acquired != self.figures.acquired
     }
 
     fn is_change(&self) -> bool {
@@ -96,7 +93,7 @@ impl Plan {
     fn apply(&self, owner: &Owner, clock: Instant) -> Result<()> {
         rows::write_baselines(&self.changes())?;
         // What cannot be posted stays in the queue, where every read counts it.
-        let posted = self.used - self.figures.unposted;
+        let posted = in_range(i128::from(self.used) - i128::from(self.figures.unposted))?;
         rows::write_account(owner, self.acquired, posted, self.next_expiration)?;
         if self.adjustment == 0 {
             return Ok(());
@@ -121,7 +118,7 @@ impl Plan {
         Composite::new(values![
             owner.kind.as_str(),
             &owner.id,
-            self.figures.posted + self.figures.unposted,
+            self.previously_used,
             self.used,
             self.figures.acquired,
             self.acquired,
@@ -133,6 +130,10 @@ impl Plan {
             applied
         ])
     }
+}
+
+fn in_range(sum: i128) -> Result<i64> {
+    i64::try_from(sum).map_err(|_| BillingError::out_of_range("the balance is out of range"))
 }
 
 /// Recomputes one owner. A dry run takes no lock and writes nothing.

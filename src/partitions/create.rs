@@ -1,9 +1,10 @@
 //! Making partitions ahead of time.
 
-use super::plan::{JOURNALS, Journal, ddl, months_to_keep_ready};
+use super::plan::{JOURNALS, Journal, ddl, guard_ddl, months_to_keep_ready};
 use crate::error::Result;
 use crate::spi::{self, Statement, values};
 use crate::time::{Instant, Month};
+use std::collections::BTreeSet;
 
 /// Namespace and number of the advisory lock under which partitions are made.
 pub(super) const LOCK_NAMESPACE: i32 = 0x4558_4142; // "EXAB"
@@ -11,6 +12,27 @@ pub(super) const PARTITION_LOCK: i32 = 2;
 
 static LOCK_PARTITIONS: Statement =
     Statement::kept("SELECT pg_catalog.pg_advisory_xact_lock($1, $2)");
+
+static ATTACHED: Statement = Statement::fresh(
+    "SELECT p.relname::text
+     FROM pg_catalog.pg_inherits AS i
+     JOIN pg_catalog.pg_class AS p ON p.oid = i.inhrelid
+     JOIN pg_catalog.pg_class AS c ON c.oid = i.inhparent
+     WHERE c.relnamespace = 'exa_billing'::pg_catalog.regnamespace
+       AND c.relname IN ('exa_usage_log', 'spend_log') AND p.relkind = 'r'",
+);
+static UNGUARDED: Statement = Statement::fresh(
+    "SELECT pg_catalog.quote_ident(p.relname)
+     FROM pg_catalog.pg_inherits AS i
+     JOIN pg_catalog.pg_class AS p ON p.oid = i.inhrelid
+     JOIN pg_catalog.pg_class AS c ON c.oid = i.inhparent
+     WHERE c.relnamespace = 'exa_billing'::pg_catalog.regnamespace
+       AND p.relnamespace = c.relnamespace
+       AND c.relname IN ('exa_usage_log', 'spend_log') AND p.relkind = 'r'
+       AND NOT EXISTS (
+           SELECT FROM pg_catalog.pg_trigger AS t
+           WHERE t.tgrelid = p.oid AND t.tgname = 'append_only' AND t.tgenabled = 'A')",
+);
 
 /// What became of one partition.
 pub struct Report {
@@ -33,24 +55,46 @@ pub fn maintain(
 ) -> Result<Vec<Report>> {
     let months = months_to_keep_ready(now, late_limit_seconds, months_ahead)?;
     lock_until_commit()?;
+    guard_attached()?;
+    let attached = attached()?;
     let mut reports = Vec::new();
     for month in months {
         for journal in JOURNALS {
-            reports.push(report(journal, month)?);
+            let is_attached = attached.contains(&journal.partition(month));
+            reports.push(report(journal, month, is_attached)?);
         }
     }
     Ok(reports)
 }
 
-fn report(journal: Journal, month: Month) -> Result<Report> {
-    let missing = !spi::relation_exists(&journal.partition(month));
-    let outcome = if missing { spi::in_subtransaction(|| create(journal, month)) } else { Ok(()) };
+/// The names of all partitions of the journals.
+fn attached() -> Result<BTreeSet<String>> {
+    Ok(ATTACHED.write(&[], |row| row.get::<String>(1))?.into_iter().collect())
+}
+
+/// Gives every partition the guard it lacks: a restored or re-created extension leaves tables
+/// without their triggers.
+fn guard_attached() -> Result<()> {
+    for partition in UNGUARDED.write(&[], |row| row.get::<String>(1))? {
+        spi::run_script(&guard_ddl(&partition))?;
+    }
+    Ok(())
+}
+
+fn report(journal: Journal, month: Month, is_attached: bool) -> Result<Report> {
+    let created =
+        if is_attached { Ok(()) } else { spi::in_subtransaction(|| create(journal, month)) };
+    let error = match created {
+        Ok(()) => None,
+        Err(failure) if failure.is_interruption() => return failure.raise(),
+        Err(failure) => Some(failure.message()),
+    };
     Ok(Report {
         partition: journal.partition(month),
         from: month.start(),
         to: month.next()?.start(),
-        created: missing && outcome.is_ok(),
-        error: outcome.err().map(|failure| failure.message()),
+        created: !is_attached && error.is_none(),
+        error,
     })
 }
 

@@ -4,25 +4,22 @@ use crate::error::Result;
 use crate::spi::Statement;
 use crate::time::{Instant, Month};
 
-/// From the oldest partition to the newest: the names end in year and month.
-static ENDS: Statement = Statement::fresh(
-    "SELECT min(month), max(month) FROM (
-         SELECT to_timestamp(right(p.relname, 7) || ' +00', 'YYYY_MM TZH') AS month
-         FROM pg_catalog.pg_inherits AS i
-         JOIN pg_catalog.pg_class AS p ON p.oid = i.inhrelid
-         JOIN pg_catalog.pg_class AS c ON c.oid = i.inhparent
-         WHERE c.relnamespace = 'exa_billing'::pg_catalog.regnamespace
-           AND c.relname IN ('exa_usage_log', 'spend_log') AND p.relkind = 'r'
-     ) AS months",
+/// The lower bounds of the partitions. A bound is shown and read back under the same settings, so
+/// the session's TimeZone and DateStyle play no part.
+static STARTS: Statement = Statement::fresh(
+    "SELECT DISTINCT (regexp_match(pg_catalog.pg_get_expr(p.relpartbound, p.oid),
+                                   'FROM \\(''([^'']+)''\\)'))[1]::timestamptz AS start
+     FROM pg_catalog.pg_inherits AS i
+     JOIN pg_catalog.pg_class AS p ON p.oid = i.inhrelid
+     JOIN pg_catalog.pg_class AS c ON c.oid = i.inhparent
+     WHERE c.relnamespace = 'exa_billing'::pg_catalog.regnamespace
+       AND c.relname IN ('exa_usage_log', 'spend_log')
+     ORDER BY start",
 );
 
-/// Every month a journal may have rows in, in order. History is read one month a statement: the
-/// locks of a thousand partitions do not fit a default lock table.
+/// Every month a journal has a partition for, in order. History is read one month a statement:
+/// a plan over a thousand partitions would take as many locks at once.
 pub fn months() -> Result<Vec<Month>> {
-    let ends =
-        ENDS.read_row(&[], |row| Ok((row.maybe::<Instant>(1)?, row.maybe::<Instant>(2)?)))?;
-    match ends {
-        Some((Some(first), Some(last))) => first.month()?.through(last.month()?),
-        _ => Ok(Vec::new()),
-    }
+    let starts = STARTS.read(&[], |row| row.maybe::<Instant>(1))?;
+    starts.into_iter().flatten().map(Instant::month).collect()
 }

@@ -74,9 +74,10 @@ fn make_here(journal: Journal, month: Month) -> Result<()> {
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn exa_billing_partition_worker(database: pg_sys::Datum) {
-    BackgroundWorker::attach_signal_handlers(pgrx::bgworkers::SignalWakeFlags::SIGTERM);
+    spi::listen_to_signals();
     let database = pg_sys::Oid::from(u32::try_from(database.value()).unwrap_or_default());
     BackgroundWorker::connect_worker_to_spi_by_oid(Some(database), None);
+    spi::pin_settings();
     let first_day: Option<i32> = BackgroundWorker::get_extra().parse().ok();
     let Some(month) = first_day.and_then(|day| Day(day).month().ok()) else { return };
     spi::as_books_owner(|| {

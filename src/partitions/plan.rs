@@ -53,16 +53,26 @@ pub fn months_to_keep_ready(
 pub fn ddl(journal: Journal, month: Month) -> Result<String> {
     let (parent, partition) = (journal.table(), journal.partition(month));
     let (from, to) = (month.start(), month.next()?.start());
+    let guard = guard_ddl(&format!("\"{partition}\""));
     Ok(format!(
         r#"CREATE TABLE exa_billing."{partition}"
                (LIKE exa_billing."{parent}" INCLUDING ALL EXCLUDING IDENTITY);
-           ALTER TABLE exa_billing."{partition}" ENABLE ROW LEVEL SECURITY;
-           CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON exa_billing."{partition}"
-               FOR EACH STATEMENT EXECUTE FUNCTION exa_billing.refuse_change();
-           ALTER TABLE exa_billing."{partition}" ENABLE ALWAYS TRIGGER append_only;
+           {guard}
            ALTER TABLE exa_billing."{parent}" ATTACH PARTITION exa_billing."{partition}"
                FOR VALUES FROM ('{from}') TO ('{to}');"#
     ))
+}
+
+/// What protects one partition, whose name is given quoted: nobody's rows without a policy, and no
+/// change of what is recorded.
+pub fn guard_ddl(quoted_partition: &str) -> String {
+    format!(
+        "ALTER TABLE exa_billing.{quoted_partition} ENABLE ROW LEVEL SECURITY;
+         CREATE OR REPLACE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE
+             ON exa_billing.{quoted_partition}
+             FOR EACH STATEMENT EXECUTE FUNCTION exa_billing.refuse_change();
+         ALTER TABLE exa_billing.{quoted_partition} ENABLE ALWAYS TRIGGER append_only;"
+    )
 }
 
 #[cfg(test)]

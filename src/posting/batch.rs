@@ -8,17 +8,24 @@ use crate::owner::Owner;
 use crate::spi::{self, Failure, Statement, values};
 
 static POST: Statement = Statement::over_queue(include_str!("../../sql/statements/post_batch.sql"));
+// A row that another transaction is inserting cannot be skipped, only waited for, and posting
+// waits for nobody: whoever adds dimensions holds this lock, and tries it first.
+static TRY_ADDING: Statement =
+    Statement::kept("SELECT pg_catalog.pg_try_advisory_xact_lock($1, $2)");
 static ADD_DIMENSIONS: Statement = Statement::over_queue(
     "INSERT INTO exa_billing.spend_dimensions
          (dimension_id, spend_category, source, product_key, feature_key, model_or_plan_key, provider_key)
      SELECT gen_random_uuid(), new.dimension[1], new.dimension[2], new.dimension[3],
             new.dimension[4], new.dimension[5], new.dimension[6]
      FROM (
-         SELECT DISTINCT u.dimension
+         SELECT DISTINCT waiting.dimension
          FROM unnest($1, $2) AS o(owner_kind, owner_id)
-         JOIN exa_billing.unposted_spend AS u
-             ON u.owner_kind = o.owner_kind AND u.owner_id = o.owner_id
-         WHERE u.dimension IS NOT NULL AND u.blocked_reason IS NULL
+         CROSS JOIN LATERAL (
+             SELECT u.dimension FROM exa_billing.unposted_spend AS u
+             WHERE u.owner_kind = o.owner_kind AND u.owner_id = o.owner_id
+               AND u.dimension IS NOT NULL AND u.blocked_reason IS NULL
+             LIMIT $3
+         ) AS waiting
      ) AS new
      ORDER BY new.dimension
      ON CONFLICT DO NOTHING",
@@ -35,12 +42,14 @@ static UNBLOCK: Statement = Statement::kept(
      SELECT count(*) FROM unblocked",
 );
 
+const LOCK_NAMESPACE: i32 = 0x4558_4142; // "EXAB"
+const DIMENSION_LOCK: i32 = 3;
 const ROWS_AT_ONCE: i64 = 10_000;
 
 /// Posts up to `max_rows` rows and returns how many were posted.
 ///
 /// Locks, in this order: account rows sorted by (owner_kind, owner_id), skipping those somebody
-/// else holds; then their queue rows; then the figures of these owners. Owners whose account is
+/// else holds; the dimension lock (tried, only for new dimensions); then their queue rows; then the figures of these owners. Owners whose account is
 /// busy keep their rows in the queue, where every read counts them.
 pub fn post(max_rows: i64) -> Result<i64> {
     let candidates = candidates::next(max_rows)?;
@@ -50,19 +59,33 @@ pub fn post(max_rows: i64) -> Result<i64> {
     }
     let owners = accounts::lock_unless_busy(&wanted)?;
     if candidates.has_new_dimensions {
-        let (kinds, ids) = accounts::columns(&owners);
-        ADD_DIMENSIONS.execute(values![kinds, ids])?;
+        add_dimensions(&owners, max_rows)?;
     }
     let mut rows_left = max_rows;
     attempt_or_bisect(
         &owners,
-        &mut |owners| {
-            let posted = spi::in_subtransaction(|| post_owners(owners, rows_left))?;
-            rows_left -= posted;
-            Ok(posted)
+        &mut |owners| match spi::in_subtransaction(|| post_owners(owners, rows_left)) {
+            Ok(posted) => {
+                rows_left -= posted;
+                Ok(Ok(posted))
+            }
+            Err(failure) if failure.is_of_data() => Ok(Err(failure)),
+            // A cancelled statement, a serialization failure: the caller's to hear.
+            Err(failure) => failure.raise(),
         },
-        &mut block,
+        &mut |owner, failure| block(owner, &failure),
     )
+}
+
+/// Makes the dimensions known that these owners' rows bring along. When another transaction is
+/// doing that, the rows wait for a later batch.
+fn add_dimensions(owners: &[Owner], max_rows: i64) -> Result<()> {
+    let tried = TRY_ADDING.write_row(values![LOCK_NAMESPACE, DIMENSION_LOCK], |row| row.get(1))?;
+    if tried != Some(true) {
+        return Ok(());
+    }
+    let (kinds, ids) = accounts::columns(owners);
+    ADD_DIMENSIONS.execute(values![kinds, ids, max_rows])
 }
 
 /// Posts everything of one owner that can be posted.
@@ -70,13 +93,13 @@ pub fn post(max_rows: i64) -> Result<i64> {
 /// Locks: the owner's account row, which the caller has taken; then queue rows and figures.
 pub fn post_owner(owner: &Owner) -> Result<()> {
     let owners = std::slice::from_ref(owner);
-    let (kinds, ids) = accounts::columns(owners);
-    ADD_DIMENSIONS.execute(values![kinds, ids])?;
+    add_dimensions(owners, ROWS_AT_ONCE)?;
     loop {
         match spi::in_subtransaction(|| post_owners(owners, ROWS_AT_ONCE)) {
             Ok(0) => return Ok(()),
             Ok(_) => {}
-            Err(failure) => return block(owner, failure),
+            Err(failure) if failure.is_of_data() => return block(owner, &failure),
+            Err(failure) => return failure.raise(),
         }
     }
 }
@@ -95,12 +118,8 @@ fn post_owners(owners: &[Owner], max_rows: i64) -> Result<i64> {
     }
 }
 
-/// An owner whose data cannot be posted is set aside, counted by every read; anything else (a
-/// cancelled statement, a serialization failure) is the caller's to hear.
-fn block(owner: &Owner, failure: Failure) -> Result<()> {
-    if !failure.is_of_data() {
-        return failure.raise();
-    }
+/// Sets an owner's rows aside; every read goes on counting them.
+fn block(owner: &Owner, failure: &Failure) -> Result<()> {
     let reason = failure.message();
     pgrx::warning!("spend of {} {} cannot be posted: {reason}", owner.kind.as_str(), owner.id);
     BLOCK.execute(values![owner.kind.as_str(), &owner.id, &reason])

@@ -1,28 +1,26 @@
 //! Finding the owners that cannot be posted without failing the rest.
 
-/// Tries all items at once; when that fails, each half by itself, down to the single items that
-/// fail, which are given to `block`. Returns the sum of what succeeded.
+/// Tries all items at once; when that fails because of the items, each half by itself, down to
+/// the single items that fail, which are given to `block`. Returns the sum of what succeeded.
+/// An outer error of `attempt` is nobody's fault and stops everything.
 ///
 /// With `k` bad ones among `n` items this takes at most about `2 k log2(n)` attempts.
 pub fn attempt_or_bisect<T, E, F>(
     items: &[T],
-    attempt: &mut impl FnMut(&[T]) -> Result<i64, E>,
+    attempt: &mut impl FnMut(&[T]) -> Result<Result<i64, E>, F>,
     block: &mut impl FnMut(&T, E) -> Result<(), F>,
 ) -> Result<i64, F> {
-    match items {
-        [] => Ok(0),
-        [only] => match attempt(items) {
-            Ok(done) => Ok(done),
-            Err(error) => block(only, error).map(|()| 0),
-        },
-        _ => match attempt(items) {
-            Ok(done) => Ok(done),
-            Err(_) => {
-                let (left, right) = items.split_at(items.len() / 2);
-                let done = attempt_or_bisect(left, attempt, block)?;
-                Ok(done + attempt_or_bisect(right, attempt, block)?)
-            }
-        },
+    if items.is_empty() {
+        return Ok(0);
+    }
+    match (attempt(items)?, items) {
+        (Ok(done), _) => Ok(done),
+        (Err(error), [only]) => block(only, error).map(|()| 0),
+        (Err(_), _) => {
+            let (left, right) = items.split_at(items.len() / 2);
+            let done = attempt_or_bisect(left, attempt, block)?;
+            Ok(done + attempt_or_bisect(right, attempt, block)?)
+        }
     }
 }
 
@@ -40,10 +38,10 @@ mod tests {
                 &items,
                 &mut |slice| {
                     if slice.iter().any(|&item| bad[item]) {
-                        return Err("bad");
+                        return Ok(Err("bad"));
                     }
                     done.extend_from_slice(slice);
-                    Ok(slice.len() as i64)
+                    Ok(Ok(slice.len() as i64))
                 },
                 &mut |&item, _| { blocked.push(item); Ok::<(), ()>(()) },
             );
@@ -57,8 +55,20 @@ mod tests {
         #[test]
         fn an_error_of_blocking_stops_everything(count in 1_usize..50) {
             let items: Vec<usize> = (0..count).collect();
-            let result = attempt_or_bisect(&items, &mut |_| Err(()), &mut |_, ()| Err("stop"));
+            let result = attempt_or_bisect(&items, &mut |_| Ok(Err(())), &mut |_, ()| Err("stop"));
             prop_assert_eq!(result, Err("stop"));
+        }
+
+        #[test]
+        fn an_error_that_is_nobodys_fault_is_not_tried_again(count in 1_usize..50) {
+            let items: Vec<usize> = (0..count).collect();
+            let mut attempts = 0;
+            let result = attempt_or_bisect(
+                &items,
+                &mut |_| { attempts += 1; Err::<Result<i64, ()>, _>("cancelled") },
+                &mut |_, ()| Ok(()),
+            );
+            prop_assert_eq!((result, attempts), (Err("cancelled"), 1));
         }
     }
 }

@@ -12,6 +12,7 @@
 //! Everything unsafe that talks to the executor lives in this room.
 
 mod argument;
+mod background;
 mod error_report;
 mod result;
 mod row;
@@ -19,12 +20,15 @@ mod session;
 mod subtransaction;
 mod value;
 
+pub use background::{
+    as_books_owner, listen_to_signals, oldest_transaction_start, pin_settings, reload_if_asked,
+};
 pub use error_report::Answer;
 pub use result::{Composite, RowSet, uuid};
 pub use row::Row;
 pub use session::{
-    SessionLock, as_books_owner, clock, in_recovery, oldest_transaction_start, on_fresh_snapshot,
-    relation_exists, require_writable, see_what_others_committed, transaction_time,
+    SessionLock, clock, in_recovery, on_fresh_snapshot, on_latest_snapshot, relation_exists,
+    require_writable, see_what_others_committed, transaction_time,
 };
 pub use subtransaction::{Failure, in_subtransaction};
 pub use value::{Json, Value};
@@ -198,35 +202,58 @@ fn connected<T>(work: impl FnOnce(pg_sys::MemoryContext) -> Result<T>) -> Result
     }
 }
 
-/// Turns sequential and bitmap scans off for the planner while it lives.
+/// Turns off, for the planner and while it lives, every way of reading that goes through a whole
+/// table: sequential and bitmap scans, and joins that want both sides complete.
 ///
 /// The switches are set directly, as a setting of the planner and not of the session: nobody
 /// else sees them, and a raised error restores them on its way out.
 struct IndexScansOnly {
-    seqscan: bool,
-    bitmapscan: bool,
+    before: PlannerSwitches,
 }
 
-impl IndexScansOnly {
-    fn begin() -> Self {
+#[derive(Clone, Copy)]
+struct PlannerSwitches {
+    seqscan: bool,
+    bitmapscan: bool,
+    mergejoin: bool,
+    hashjoin: bool,
+}
+
+impl PlannerSwitches {
+    /// Puts these in place; returns those that were there.
+    fn put(self) -> Self {
         // SAFETY: a backend has one thread.
         unsafe {
-            let before =
-                Self { seqscan: pg_sys::enable_seqscan, bitmapscan: pg_sys::enable_bitmapscan };
-            pg_sys::enable_seqscan = false;
-            pg_sys::enable_bitmapscan = false;
+            let before = Self {
+                seqscan: pg_sys::enable_seqscan,
+                bitmapscan: pg_sys::enable_bitmapscan,
+                mergejoin: pg_sys::enable_mergejoin,
+                hashjoin: pg_sys::enable_hashjoin,
+            };
+            pg_sys::enable_seqscan = self.seqscan;
+            pg_sys::enable_bitmapscan = self.bitmapscan;
+            pg_sys::enable_mergejoin = self.mergejoin;
+            pg_sys::enable_hashjoin = self.hashjoin;
             before
         }
     }
 }
 
+impl IndexScansOnly {
+    fn begin() -> Self {
+        let off = PlannerSwitches {
+            seqscan: false,
+            bitmapscan: false,
+            mergejoin: false,
+            hashjoin: false,
+        };
+        Self { before: off.put() }
+    }
+}
+
 impl Drop for IndexScansOnly {
     fn drop(&mut self) {
-        // SAFETY: as above.
-        unsafe {
-            pg_sys::enable_seqscan = self.seqscan;
-            pg_sys::enable_bitmapscan = self.bitmapscan;
-        }
+        self.before.put();
     }
 }
 

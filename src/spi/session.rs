@@ -1,11 +1,9 @@
 //! What a backend knows and holds outside its statements: catalog look-ups that cost no query,
-//! advisory locks of the session, the identity under which background work runs.
+//! snapshots, advisory locks of the session.
 
-use super::Statement;
 use crate::error::Result;
 use crate::time::Instant;
 use pgrx::pg_sys;
-use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
 use std::ffi::CString;
 
 /// The transaction's `now()`.
@@ -44,6 +42,18 @@ pub fn on_fresh_snapshot<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     unsafe {
         pg_sys::CommandCounterIncrement();
         pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+        let outcome = work();
+        pg_sys::PopActiveSnapshot();
+        outcome
+    }
+}
+
+/// Lets the readers inside `work` see what is committed now, whatever the isolation level of the
+/// transaction: for looking at the catalog, which PostgreSQL itself never reads as of earlier.
+pub fn on_latest_snapshot<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    // SAFETY: as above.
+    unsafe {
+        pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
         let outcome = work();
         pg_sys::PopActiveSnapshot();
         outcome
@@ -91,70 +101,6 @@ impl Drop for SessionLock {
             pg_sys::LockRelease(&raw const self.0, pg_sys::ExclusiveLock.cast_signed(), true)
         };
     }
-}
-
-/// Runs one transaction of a background worker as exa_billing_owner, at READ COMMITTED, READ
-/// WRITE, with a pinned search_path, whatever the defaults of role and database are.
-///
-/// A failure is raised and ends the worker: PostgreSQL then cleans up after it completely, which
-/// a worker that goes on after a caught error would have to do by itself. Nothing happens, and
-/// nothing is returned, in a database where the extension has never been.
-pub fn as_books_owner<T>(work: impl FnOnce() -> Result<T>) -> Option<T> {
-    in_worker_transaction(|| {
-        // SAFETY: inside a transaction with an active snapshot.
-        unsafe {
-            let owner = pg_sys::get_role_oid(c"exa_billing_owner".as_ptr(), true);
-            (owner != pg_sys::InvalidOid).then(|| as_role(owner, work))
-        }
-    })
-}
-
-/// When the oldest of the other sessions' running transactions in this database began. Only the
-/// worker itself, which is connected as superuser, may see that of everybody.
-pub fn oldest_transaction_start() -> Option<Instant> {
-    static OLDEST: Statement = Statement::kept(
-        "SELECT min(xact_start) FROM pg_catalog.pg_stat_activity
-         WHERE datname = pg_catalog.current_database() AND pid <> pg_catalog.pg_backend_pid()",
-    );
-    let oldest = in_worker_transaction(|| OLDEST.read_row(&[], |row| row.maybe::<Instant>(1)));
-    ErrorReportable::unwrap_or_report(oldest.map_err(ErrorReport::from)).flatten()
-}
-
-fn in_worker_transaction<T>(work: impl FnOnce() -> T) -> T {
-    // SAFETY: the order of a worker's transaction as PostgreSQL documents it. The isolation level
-    // is set before the first snapshot is taken.
-    unsafe {
-        pg_sys::SetCurrentStatementStartTimestamp();
-        pg_sys::StartTransactionCommand();
-        pg_sys::XactIsoLevel = pg_sys::XACT_READ_COMMITTED.cast_signed();
-        pg_sys::XactReadOnly = false;
-        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
-        let outcome = work();
-        pg_sys::PopActiveSnapshot();
-        pg_sys::CommitTransactionCommand();
-        // Without this autovacuum would never learn of the queue rows that posting deletes.
-        pg_sys::pgstat_report_stat(true);
-        outcome
-    }
-}
-
-/// # Safety
-/// Called inside a transaction with an active snapshot.
-unsafe fn as_role<T>(role: pg_sys::Oid, work: impl FnOnce() -> Result<T>) -> T {
-    let (mut user, mut context) = (pg_sys::InvalidOid, 0);
-    // SAFETY: the identity is put back below, or by the abort of the transaction.
-    let outcome = unsafe {
-        pg_sys::GetUserIdAndSecContext(&raw mut user, &raw mut context);
-        let restricted = context | pg_sys::SECURITY_LOCAL_USERID_CHANGE.cast_signed();
-        pg_sys::SetUserIdAndSecContext(role, restricted);
-        let outcome = super::run_script(
-            "SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL row_security = on",
-        )
-        .and_then(|()| work());
-        pg_sys::SetUserIdAndSecContext(user, context);
-        outcome
-    };
-    ErrorReportable::unwrap_or_report(outcome.map_err(ErrorReport::from))
 }
 
 /// Whether this server is a standby.

@@ -39,6 +39,17 @@ impl Failure {
         }
     }
 
+    /// True when somebody wants this to end (class 57: cancelled, terminated), or the transaction
+    /// has to be tried again (class 40): nothing to go on after.
+    pub fn is_interruption(&self) -> bool {
+        match self {
+            Failure::Ours(_) => false,
+            Failure::Server(caught) => {
+                [b"40", b"57"].into_iter().any(|class| class_of(caught) == sqlstate_class(class))
+            }
+        }
+    }
+
     /// Lets the failure go on to the caller of the SQL function.
     pub fn raise<T>(self) -> Result<T> {
         match self {

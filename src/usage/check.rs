@@ -136,7 +136,10 @@ fn check_exa_usage(
     }
     // Credit whose expiry has passed is gone, whether or not it has been closed yet.
     if facts.next_expiration.is_some_and(|next| next <= as_of) {
-        facts.balance -= credits::expired_by(&owner, as_of)?;
+        facts.balance = facts
+            .balance
+            .checked_sub(credits::expired_by(&owner, as_of)?)
+            .ok_or_else(|| BillingError::out_of_range("the balance is out of range"))?;
     }
     let decision = facts.decide();
     // This row becomes the answer to the user, and a stranger has no business with the balance.

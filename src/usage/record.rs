@@ -16,9 +16,8 @@ use uuid::Uuid;
 /// Records one request.
 ///
 /// Locks, in this order: the partition lock (only when the month has no partition); the user's
-/// allowance row (only while the allowance is not used up); the key's index entry. The allowance
-/// is decided before the key is claimed, so that two retries of one user cannot wait for each
-/// other.
+/// allowance row (only while the allowance is not used up); the key's index entry. Only the
+/// month's first request claims its key first.
 pub fn record(request: &Request) -> Result<Recorded> {
     if let Some(replayed) = journal::replay(request)? {
         return Ok(replayed);
@@ -28,11 +27,16 @@ pub fn record(request: &Request) -> Result<Recorded> {
     let month = created_at.month()?;
     partitions::ensure(Journal::ExaUsageLog, month)?;
 
-    let (allowance, charge) = decide(request, month)?;
     let entry = Entry { usage_id: Uuid::now_v7(), created_at, recorded_at: clock };
-    if !claim_key(request, &entry)? {
-        let replayed = journal::replay(request)?;
-        return replayed.ok_or_else(|| BillingError::internal("a claimed key vanished"));
+    let seen = allowance_rows::read(request.user_id, month)?;
+    // The month's first request locks the allowance in; a retry that turns out to be a replay
+    // must not have done that.
+    if seen.is_none() && !claim_key(request, &entry)? {
+        return replay_of_other(request);
+    }
+    let (allowance, charge) = decide(request, month, seen)?;
+    if seen.is_some() && !claim_key(request, &entry)? {
+        return replay_of_other(request);
     }
     journal::append(request, &entry, charge)?;
     if charge.free > 0 {
@@ -48,6 +52,11 @@ pub fn record(request: &Request) -> Result<Recorded> {
     })
 }
 
+/// Another transaction recorded this key while this one waited for it.
+fn replay_of_other(request: &Request) -> Result<Recorded> {
+    journal::replay(request)?.ok_or_else(|| BillingError::internal("a claimed key vanished"))
+}
+
 /// When it happened: as the caller says, or now.
 pub fn happened_at(given: Option<Instant>, clock: Instant) -> Result<Instant> {
     match given {
@@ -58,8 +67,7 @@ pub fn happened_at(given: Option<Instant>, clock: Instant) -> Result<Instant> {
 
 /// What is free of it. A used-up allowance is final and read without a lock: an exhausted user's
 /// sessions never wait for each other.
-fn decide(request: &Request, month: Month) -> Result<(Allowance, Charge)> {
-    let seen = allowance_rows::read(request.user_id, month)?;
+fn decide(request: &Request, month: Month, seen: Option<Allowance>) -> Result<(Allowance, Charge)> {
     let mut allowance = match seen {
         Some(allowance) if allowance.is_used_up() => allowance,
         _ => allowance_rows::lock(request.user_id, month)?,

@@ -5,7 +5,7 @@ use super::request::Arguments;
 use crate::books;
 use crate::error::{BillingError, Result};
 use crate::money::{self, UsdProblem};
-use crate::owner::{MAX_KEY_CHARS, quoted};
+use crate::owner::{self, quoted};
 use crate::spi::{Answer, Composite, Json, Statement, values};
 use crate::time::Instant;
 use pgrx::prelude::*;
@@ -67,10 +67,8 @@ impl Fields {
 
     /// The request's own id, when it can serve as a key.
     fn request_id(&self) -> Option<&str> {
-        let is_text = self.id_type.as_deref() == Some("string");
-        self.id
-            .as_deref()
-            .filter(|id| is_text && !id.is_empty() && id.chars().count() <= MAX_KEY_CHARS)
+        let text = self.id.as_deref().filter(|_| self.id_type.as_deref() == Some("string"));
+        text.filter(|text| owner::idempotency_key(Some(text)).is_ok())
     }
 }
 
@@ -159,6 +157,7 @@ mod tests {
         };
         assert_eq!(with_id("string", "req_1").request_id(), Some("req_1"));
         assert_eq!(with_id("string", "").request_id(), None);
+        assert_eq!(with_id("string", "req_1 ").request_id(), None);
         assert_eq!(with_id("number", "17").request_id(), None);
         assert_eq!(with_id("string", &"r".repeat(256)).request_id(), None);
     }

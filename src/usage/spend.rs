@@ -44,6 +44,11 @@ impl Spend<'_> {
         let created_at = happened_at(self.created_at, clock)?;
         partitions::ensure(Journal::SpendLog, created_at.month()?)?;
         if self.require_balance {
+            accounts::lock_for_decision(&self.owner)?;
+            // The call this one repeats may have been the one it waited for.
+            if let Some(replayed) = self.replay(&space)? {
+                return Ok(replayed);
+            }
             self.require_credit()?;
         }
         let entry = Known {
@@ -73,7 +78,6 @@ impl Spend<'_> {
 
     /// Under the account's lock two purchases cannot both see the same credit.
     fn require_credit(&self) -> Result<()> {
-        accounts::lock(&self.owner)?;
         let now = spi::clock();
         let balance = spi::on_fresh_snapshot(|| credits::read_balance(&self.owner, now)?.left())?;
         if balance >= self.amount {

@@ -3,7 +3,7 @@
 
 use crate::time::MICROSECONDS_PER_SECOND;
 use crate::{books, credits, guc, partitions, posting, spi};
-use pgrx::bgworkers::{BackgroundWorker, SignalWakeFlags};
+use pgrx::bgworkers::BackgroundWorker;
 use pgrx::prelude::*;
 use std::time::{Duration, Instant};
 
@@ -18,30 +18,30 @@ const OWNERS_PER_EXPIRATION: i32 = 1000;
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn exa_billing_database_worker(_argument: pg_sys::Datum) {
-    BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
+    spi::listen_to_signals();
     BackgroundWorker::connect_worker_to_spi(Some(BackgroundWorker::get_extra()), None);
+    spi::pin_settings();
     let mut partitions_due = Instant::now();
     let mut expiration_due = Instant::now();
-    // An error ends the process, which cleans up completely; the launcher starts it again.
+    // An error ends the process, which cleans up completely; the launcher starts it again. Posting
+    // comes first, so that no other job's failure can keep it from its turn.
     while BackgroundWorker::wait_latch(Some(guc::posting_interval())) {
-        if BackgroundWorker::sighup_received() {
-            // SAFETY: between transactions, as in every background process.
-            unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
-        }
+        spi::reload_if_asked();
         if spi::in_recovery() {
             continue;
-        }
-        if Instant::now() >= partitions_due && make_partitions() {
-            partitions_due = Instant::now() + PARTITION_INTERVAL;
-        }
-        if Instant::now() >= expiration_due {
-            expire_credits();
-            expiration_due = Instant::now() + EXPIRATION_INTERVAL;
         }
         for _ in 0..BATCHES_PER_ROUND {
             if post_batch() == 0 {
                 break;
             }
+            pgrx::check_for_interrupts!();
+        }
+        if Instant::now() >= expiration_due {
+            expire_credits();
+            expiration_due = Instant::now() + EXPIRATION_INTERVAL;
+        }
+        if Instant::now() >= partitions_due && make_partitions() {
+            partitions_due = Instant::now() + PARTITION_INTERVAL;
         }
     }
 }
@@ -79,6 +79,7 @@ fn make_partitions() -> bool {
         if !books::exist() {
             return Ok(false);
         }
+        books::enter_for_writing("exa_billing worker")?;
         let limit = guc::late_usage_limit_seconds();
         let reports = partitions::maintain(spi::clock(), limit, Some(MONTHS_AHEAD))?;
         for (partition, error) in

@@ -1,9 +1,8 @@
 //! The launcher: connected to no database, it keeps one worker running per listed database.
 
-use crate::guc;
+use crate::{guc, spi};
 use pgrx::bgworkers::{
     BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTime, DynamicBackgroundWorker,
-    SignalWakeFlags,
 };
 use pgrx::prelude::*;
 use std::collections::BTreeMap;
@@ -38,7 +37,7 @@ pub fn register() {
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn exa_billing_launcher(_argument: pg_sys::Datum) {
-    BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
+    spi::listen_to_signals();
     let mut served: BTreeMap<String, Served> = BTreeMap::new();
     loop {
         let wanted = database_names(&guc::databases());
@@ -49,10 +48,7 @@ pub extern "C-unwind" fn exa_billing_launcher(_argument: pg_sys::Datum) {
         if !BackgroundWorker::wait_latch(Some(LOOK_INTERVAL)) {
             return;
         }
-        if BackgroundWorker::sighup_received() {
-            // SAFETY: between transactions, as in every background process.
-            unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
-        }
+        spi::reload_if_asked();
     }
 }
 
