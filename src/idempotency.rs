@@ -145,7 +145,6 @@ pub fn reused(key: &str, arguments: &[Compared]) -> BillingError {
         })
         .collect();
     if differences.is_empty() {
-        // A dimension before it was normalised, or a condition such as require_balance.
         differences.push("an argument differs that is not recorded as it was given".to_owned());
     }
     BillingError::new(

@@ -3,24 +3,24 @@
 //! The rooms below build on each other in this order; each looks only at those before it.
 //! docs/ARCHITECTURE.md says why each is as it is.
 
-// The ground floor: pure rules, and the one helper that talks to the server.
+// The ground floor: pure rules, the settings, and the one helper that talks to the server.
 mod error;
-mod guc;
-mod idempotency;
+mod time;
 mod money;
 mod owner;
+mod guc;
 mod spi;
-mod time;
+mod idempotency;
 
 // The books: first the months, since setting books up makes the first of them.
-mod books;
 mod partitions;
+mod books;
 
 // What comes in, and how it gets into the shared figures.
 mod accounts;
-mod credits;
-mod posting;
 mod sources;
+mod posting;
+mod credits;
 mod usage;
 
 // What runs by itself.

@@ -170,7 +170,17 @@ pub fn finite(argument: &str, value: Instant) -> Result<Instant> {
     if !value.is_finite() {
         return Err(BillingError::invalid(format!("{argument} must be finite")));
     }
+    within_calendar(argument, value.month())?;
     Ok(value)
+}
+
+/// The month of a given time and the one after it, or an error that names the argument.
+fn within_calendar(argument: &str, month: Result<Month>) -> Result<Month> {
+    let in_calendar = |month: Month| month.next().map(|_| month);
+    month.and_then(in_calendar).map_err(|_| {
+        BillingError::invalid(format!("{argument} is beyond the calendar"))
+            .hint("Give a time within the next 200,000 years.")
+    })
 }
 
 /// An `as_of` of a reading function: any finite instant; a future one is a forecast.
@@ -239,7 +249,7 @@ pub fn month_of(argument: &str, day: Day) -> Result<Month> {
     if day.0 == i32::MIN || day.0 == i32::MAX {
         return Err(BillingError::invalid(format!("{argument} must be finite")));
     }
-    day.month()
+    within_calendar(argument, day.month())
 }
 
 /// An instant from calendar parts, for tests and examples.

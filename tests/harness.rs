@@ -90,11 +90,11 @@ fn a_server_of_its_own_survives_a_crash() {
     assert_eq!(one::<i32>(&mut db.client(), "select n from t", &[]), 1);
     assert!(server.log().contains("was not properly shut down"));
 
-    server.set_conf(&[("work_mem", "6MB"), ("exa_billing.quoted", "it's")]);
+    server.set_conf(&[("work_mem", "6MB"), ("harness.quoted", "it's")]);
     server.reload();
     assert_eq!(one::<String>(&mut db.client(), "select current_setting('work_mem')", &[]), "6MB");
     assert_eq!(
-        one::<String>(&mut db.client(), "select current_setting('exa_billing.quoted')", &[]),
+        one::<String>(&mut db.client(), "select current_setting('harness.quoted')", &[]),
         "it's"
     );
 

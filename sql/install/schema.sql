@@ -45,6 +45,7 @@ BEGIN
             USING ERRCODE = '42501', HINT = 'Only books left by exa_billing itself may be there.';
     END IF;
     ALTER SCHEMA exa_billing OWNER TO exa_billing_owner;
+    REVOKE ALL ON SCHEMA exa_billing FROM PUBLIC;
 END
 $$;
 

@@ -88,17 +88,6 @@ CREATE TABLE exa_billing.spend_dimensions (
 COMMENT ON TABLE exa_billing.spend_dimensions IS
     'What spend is for: each distinct combination once, so that queue and rollups stay narrow. Ids are random uuids: a sequence would have to be carried along by every kind of copy.';
 
--- What the charging path names by itself, so that it never has to look a dimension up.
-INSERT INTO exa_billing.spend_dimensions
-    (dimension_id, spend_category, source, product_key, feature_key, model_or_plan_key, provider_key)
-VALUES
-    ('00000000-0000-8000-8000-657861000001', 'variable', 'other', 'exa', 'search', 'other', 'exa'),
-    ('00000000-0000-8000-8000-657861000002', 'variable', 'other', 'exa', 'contents', 'other', 'exa'),
-    ('00000000-0000-8000-8000-657861000003', 'variable', 'other', 'exa', 'findSimilar', 'other', 'exa'),
-    ('00000000-0000-8000-8000-657861000004', 'variable', 'other', 'exa', 'answer', 'other', 'exa'),
-    ('00000000-0000-8000-8000-657861000005', 'variable', 'other', 'exa', 'context', 'other', 'exa'),
-    ('00000000-0000-8000-8000-657861000006', 'variable', 'other', 'exa', 'other', 'other', 'exa');
-
 CREATE TABLE exa_billing.spend_hourly_totals (
     owner_kind text COLLATE "C" NOT NULL,
     owner_id text COLLATE "C" NOT NULL,
@@ -238,6 +227,8 @@ CREATE TABLE exa_billing.unposted_spend (
     autovacuum_vacuum_insert_threshold = 100000,
     autovacuum_vacuum_cost_delay = 0
 );
+CREATE INDEX unposted_spend_new_dimension_idx ON exa_billing.unposted_spend (owner_kind, owner_id)
+    WHERE dimension IS NOT NULL;
 -- A user's own counters over all contexts: the primary key leads with the organization.
 CREATE INDEX unposted_spend_actor_idx ON exa_billing.unposted_spend (actor_user_id)
     WHERE owner_kind = 'organization';

@@ -1,4 +1,4 @@
--- Moves up to $3 queue rows of the owners ($1, $2) into everything that is shared. Their account
+-- Moves up to $3 queue rows, at most $4 of each, of the owners ($1, $2) into everything that is shared. Their account
 -- rows are locked by this transaction, so nobody else moves the same rows or writes the same
 -- figures. One statement, one snapshot: what is deleted is exactly what is added.
 WITH picked AS (
@@ -14,7 +14,7 @@ WITH picked AS (
                 AND d.product_key = u.dimension[3] AND d.feature_key = u.dimension[4]
                 AND d.model_or_plan_key = u.dimension[5] AND d.provider_key = u.dimension[6]))
         ORDER BY u.entry_id
-        LIMIT $3
+        LIMIT $4
     ) AS q
     LIMIT $3
 ), moved AS (
@@ -99,4 +99,7 @@ WITH picked AS (
     SET total_microdollars = c.total_microdollars + excluded.total_microdollars,
         spend_record_count = c.spend_record_count + excluded.spend_record_count
 )
-SELECT count(*) AS moved, (SELECT count(*) FROM moved) AS deleted FROM entries
+SELECT count(*) AS entries, (SELECT count(*) FROM moved) AS moved,
+       (SELECT coalesce(max(rows), 0) FROM (
+           SELECT count(*) AS rows FROM moved GROUP BY owner_kind, owner_id) AS of_one_owner) AS most_of_one_owner
+FROM entries

@@ -1,7 +1,7 @@
 -- An owner's charges per UTC day and product, each dated by its last charge. $1 owner_kind,
 -- $2 owner_id, $3 and $4 start and end, within one month.
 SELECT max(created_at),
-       format('%s on %s, %s %s', product_key, usage_date, count(*),
+       format('%s on %s, %s %s', product_key, to_char(usage_date, 'YYYY-MM-DD'), count(*),
               CASE count(*) WHEN 1 THEN 'charge' ELSE 'charges' END), sum(amount)::bigint
 FROM (
     SELECT created_at, (created_at AT TIME ZONE 'UTC')::date AS usage_date, 'exa' AS product_key,

@@ -21,5 +21,14 @@ SELECT 'I10'::text, NULL::text, NULL::text, NULL::text, NULL::text, NULL::text,
 FROM guarded
 WHERE NOT EXISTS (
     SELECT FROM pg_catalog.pg_trigger AS t
-    WHERE t.tgrelid = guarded.oid AND t.tgname = guarded.trigger_name AND t.tgenabled = 'A')
+    JOIN pg_catalog.pg_proc AS f ON f.oid = t.tgfoid
+    WHERE t.tgrelid = guarded.oid AND t.tgname = guarded.trigger_name AND t.tgenabled = 'A'
+      -- before each statement: 2 + delete 8 + update 16 + truncate 32
+      AND t.tgtype = CASE t.tgname WHEN 'no_truncate' THEN 2 + 32
+                                   WHEN 'by_functions_only' THEN 2 + 16 ELSE 2 + 8 + 16 + 32 END
+      AND t.tgqual IS NULL AND f.pronamespace = 'exa_billing'::pg_catalog.regnamespace
+      AND f.proname = CASE t.tgname WHEN 'by_functions_only' THEN 'refuse_direct_change'
+                                    ELSE 'refuse_change' END
+      AND (cardinality(t.tgattr::int2[]) = 0 OR t.tgname IN ('locked_in', 'by_functions_only')
+           OR guarded.relname = 'credit_transactions'))
 ORDER BY relname

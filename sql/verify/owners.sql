@@ -31,13 +31,18 @@ WITH violations AS (
       AND ($1 IS NULL OR (owner_kind = $1 AND owner_id = $2))
 
     UNION ALL
-    SELECT 'I7', owner_kind, owner_id, opened.amount_microdollars, -closed.amount_microdollars,
-           format('grant %s is closed for more than its amount', opened.id)
-    FROM exa_billing.credit_transactions AS closed
-    JOIN exa_billing.credit_transactions AS opened USING (owner_kind, owner_id)
-    WHERE opened.id = closed.original_transaction_id
-      AND NOT (-opened.amount_microdollars <= closed.amount_microdollars AND closed.amount_microdollars <= 0)
-      AND ($1 IS NULL OR (owner_kind = $1 AND owner_id = $2))
+    SELECT 'I7', owner_kind, owner_id, amount, closed,
+           format('grant %s is closed %s times, or for more than its amount', id, closures)
+    FROM (
+        SELECT opened.id, opened.owner_kind, opened.owner_id, opened.amount_microdollars AS amount,
+               -sum(closing.amount_microdollars) AS closed, count(*) AS closures
+        FROM exa_billing.credit_transactions AS closing
+        JOIN exa_billing.credit_transactions AS opened
+            ON opened.id = closing.original_transaction_id
+        WHERE $1 IS NULL OR (opened.owner_kind = $1 AND opened.owner_id = $2)
+        GROUP BY opened.id
+    ) AS grants
+    WHERE closures > 1 OR NOT (0 <= closed AND closed <= amount)
 
     UNION ALL -- closing again finds the grant closed: a closing row has its grant, and no other date
     SELECT 'I8', closed.owner_kind, closed.owner_id, NULL, closed.amount_microdollars,

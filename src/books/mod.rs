@@ -19,8 +19,8 @@ const FIRST_TABLE: &str = "storage_migrations";
 ///
 /// Locks: none, unless books have to be made (then the setup lock, until the transaction ends).
 pub fn enter_for_writing(function: &str) -> Result<()> {
+    spi::require_writable(function);
     if !spi::relation_exists(FIRST_TABLE) {
-        spi::require_writable(function);
         setup::set_up()?;
     }
     guard::require_untampered()

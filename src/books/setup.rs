@@ -19,6 +19,7 @@ const MIGRATIONS: [Migration; 1] = [Migration {
     sql: include_str!("../../sql/migrations/0001_books.sql"),
 }];
 
+const SEEDS: &str = include_str!("../../sql/books/seeds.sql");
 const MONTHS_AHEAD: i32 = 12;
 
 const LOCK_NAMESPACE: i32 = 0x4558_4142; // "EXAB"
@@ -55,6 +56,7 @@ pub fn set_up() -> Result<i32> {
         let library = env!("CARGO_PKG_VERSION");
         NOTE_MIGRATION.execute(values![migration.version, migration.name, library])?;
     }
+    spi::run_script(SEEDS)?;
     scripts::apply_where_needed()?;
     for report in make_partitions(Some(MONTHS_AHEAD))? {
         if let Some(error) = report.error {
@@ -70,12 +72,26 @@ fn storage_version() -> Result<i32> {
     if !spi::relation_exists(FIRST_TABLE) {
         return Ok(0);
     }
-    let version = STORAGE_VERSION.write_row(&[], |row| row.maybe::<i32>(1))?.flatten();
-    // The table is there and its rows are not: another session made the books after this
-    // transaction's snapshot was taken.
-    version.ok_or_else(|| {
-        BillingError::new(Kind::Retry, "the books were set up after this transaction began")
-            .hint("Retry the transaction.")
+    let read = || STORAGE_VERSION.read_row(&[], |row| row.maybe::<i32>(1));
+    if let Some(version) = spi::on_fresh_snapshot(read)?.flatten() {
+        return Ok(version);
+    }
+    if spi::on_latest_snapshot(read)?.flatten().is_some() {
+        return Err(BillingError::new(
+            Kind::Retry,
+            "the books were set up after this transaction began",
+        )
+        .hint("Retry the transaction."));
+    }
+    // The tables were restored without their rows: nothing says which version they are of.
+    note_migrations()?;
+    Ok(MIGRATIONS[MIGRATIONS.len() - 1].version)
+}
+
+fn note_migrations() -> Result<()> {
+    let library = env!("CARGO_PKG_VERSION");
+    MIGRATIONS.iter().try_for_each(|migration| {
+        NOTE_MIGRATION.execute(values![migration.version, migration.name, library])
     })
 }
 

@@ -16,7 +16,10 @@ static MONTHS_OF_FIGURES: Statement = Statement::fresh(
     "SELECT DISTINCT date_trunc('month', hour_start AT TIME ZONE 'UTC')::date FROM exa_billing.spend_hourly_totals
      UNION SELECT DISTINCT month FROM exa_billing.exa_monthly_usage
      UNION SELECT DISTINCT month FROM exa_billing.exa_monthly_allowance
-     UNION SELECT DISTINCT month FROM exa_billing.unposted_entries",
+     UNION SELECT DISTINCT month FROM exa_billing.unposted_entries
+     UNION SELECT DISTINCT date_trunc('month', hour_start AT TIME ZONE 'UTC')::date FROM exa_billing.spend_hourly_drivers
+     UNION SELECT DISTINCT date_trunc('month', usage_date::timestamp)::date FROM exa_billing.organization_member_usage
+     UNION SELECT DISTINCT date_trunc('month', entry_created_at AT TIME ZONE 'UTC')::date FROM exa_billing.idempotency_keys",
 );
 
 fn violation(row: &Row) -> Result<Composite> {

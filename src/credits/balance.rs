@@ -62,7 +62,7 @@ pub fn read(owner: &Owner, as_of: Instant) -> Result<Balance> {
     Ok(Balance {
         acquired: recorded
             .acquired
-            .checked_sub(closing.expired())
+            .checked_sub(closing.expired()?)
             .ok_or_else(|| BillingError::out_of_range("the balance is out of range"))?,
         next_expiration: grants.get(closing.closures.len()).map(|grant| grant.expiry),
         ..recorded
@@ -71,7 +71,7 @@ pub fn read(owner: &Owner, as_of: Instant) -> Result<Balance> {
 
 /// What of an owner's credit has expired by `as_of` and is not yet processed.
 pub fn expired_by(owner: &Owner, as_of: Instant) -> Result<i64> {
-    Ok(due(owner, &ledger::open_grants(owner)?, as_of)?.expired())
+    due(owner, &ledger::open_grants(owner)?, as_of)?.expired()
 }
 
 /// How the grants that are due at `as_of` close.
@@ -92,7 +92,7 @@ fn next_to_expire(owner: &Owner, as_of: Instant, balance: &Balance) -> Result<Op
     let mut at = ledger::usage_before_each(owner, past)?;
     at.resize(count, (next, balance.used));
     let closing = expiration::close(&grants, count, &at);
-    Ok(Some(closing.closures.iter().skip(already).map(|closure| closure.expired).sum()))
+    expiration::sum(closing.closures.iter().skip(already).map(|closure| closure.expired)).map(Some)
 }
 
 /// How the owner's credits stand.

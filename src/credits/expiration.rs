@@ -4,6 +4,7 @@
 //! its expiry; what it could not claim expires. Where the ranges of two grants overlap, the one
 //! that is closed first keeps the overlap, and the later one's baseline is raised by it.
 
+use crate::error::{BillingError, Result};
 use crate::time::Instant;
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -36,9 +37,15 @@ pub struct Closing {
 }
 
 impl Closing {
-    pub fn expired(&self) -> i64 {
-        self.closures.iter().fold(0, |sum, closure| sum.saturating_add(closure.expired))
+    pub fn expired(&self) -> Result<i64> {
+        sum(self.closures.iter().map(|closure| closure.expired))
     }
+}
+
+/// A sum of amounts; leaving the range of the books is an error, never a wrap.
+pub fn sum(amounts: impl Iterator<Item = i64>) -> Result<i64> {
+    let sum: i128 = amounts.map(i128::from).sum();
+    i64::try_from(sum).map_err(|_| BillingError::out_of_range("the expired credit is out of range"))
 }
 
 /// The order in which grants are closed; statements that read them sort the same way.

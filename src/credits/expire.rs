@@ -19,7 +19,7 @@ static DUE_OWNERS: Statement = Statement::kept(
        AND NOT EXISTS (
            SELECT FROM unnest($3, $4) AS failed(owner_kind, owner_id)
            WHERE failed.owner_kind = accounts.owner_kind AND failed.owner_id = accounts.owner_id)
-     ORDER BY next_credit_expiration_at LIMIT $2",
+     ORDER BY next_credit_expiration_at LIMIT $2 FOR UPDATE SKIP LOCKED",
 );
 
 thread_local! {
@@ -45,21 +45,22 @@ fn write(owner: &Owner, grants: &[OpenGrant], closing: &Closing, clock: Instant)
     if closing.closures.is_empty() {
         return Ok(0);
     }
+    let expired = closing.expired()?;
     ledger::write_closing(closing, clock)?;
     let next = grants.get(closing.closures.len()).map(|grant| grant.expiry);
-    ledger::change_account(owner, -closing.expired(), next)?;
-    Ok(closing.expired())
+    ledger::change_account(owner, -expired, next)?;
+    Ok(expired)
 }
 
 /// Closes what is due of up to `max_owners` owners; returns how many were processed. One that
 /// fails is reported and stops no other; one whose account is busy is left to the next run.
 ///
-/// Locks, in this order: account rows sorted by (owner_kind, owner_id), skipping locked ones.
+/// Locks: account rows, skipping those somebody else holds.
 pub fn expire_due(as_of: Instant, max_owners: i32) -> Result<i64> {
     let clock = spi::clock();
-    let due = due_owners(as_of, max_owners)?;
+    let due = lock_due_owners(as_of, max_owners)?;
     let mut processed = 0;
-    for owner in accounts::lock_unless_busy(&due)? {
+    for owner in due {
         match spi::in_subtransaction(|| expire_locked(&owner, as_of, clock)) {
             Ok(_) => processed += 1,
             Err(failure) if failure.is_of_data() => {
@@ -73,7 +74,8 @@ pub fn expire_due(as_of: Instant, max_owners: i32) -> Result<i64> {
     Ok(processed)
 }
 
-fn due_owners(as_of: Instant, max_owners: i32) -> Result<Vec<Owner>> {
+/// Nobody is waited for, so the order in which rows are locked cannot make a circle.
+fn lock_due_owners(as_of: Instant, max_owners: i32) -> Result<Vec<Owner>> {
     let failed = FAILED.take();
     let (kinds, ids) = accounts::columns(&failed);
     let due = DUE_OWNERS.write(values![as_of, i64::from(max_owners), kinds, ids], |row| {
@@ -108,7 +110,7 @@ fn close_out(owner: &Owner, as_of: Instant, clock: Instant) -> Result<i64> {
         let closing = expiration::close(&now, count, &at);
         Ok((now, closing))
     })?;
-    Ok(expired + write(owner, &grants, &closing, clock)?)
+    expiration::sum([expired, write(owner, &grants, &closing, clock)?].into_iter())
 }
 
 /// The part both single-owner functions share. Nothing to do for an owner without an account.

@@ -12,6 +12,9 @@ static POST: Statement = Statement::over_queue(include_str!("../../sql/statement
 // waits for nobody: whoever adds dimensions holds this lock, and tries it first.
 static TRY_ADDING: Statement =
     Statement::kept("SELECT pg_catalog.pg_try_advisory_xact_lock($1, $2)");
+static ANY_NEW: Statement = Statement::over_queue(
+    "SELECT EXISTS (SELECT FROM exa_billing.unposted_spend WHERE dimension IS NOT NULL)",
+);
 static ADD_DIMENSIONS: Statement = Statement::over_queue(
     "INSERT INTO exa_billing.spend_dimensions
          (dimension_id, spend_category, source, product_key, feature_key, model_or_plan_key, provider_key)
@@ -24,7 +27,6 @@ static ADD_DIMENSIONS: Statement = Statement::over_queue(
              SELECT u.dimension FROM exa_billing.unposted_spend AS u
              WHERE u.owner_kind = o.owner_kind AND u.owner_id = o.owner_id
                AND u.dimension IS NOT NULL AND u.blocked_reason IS NULL
-             LIMIT $3
          ) AS waiting
      ) AS new
      ORDER BY new.dimension
@@ -52,40 +54,67 @@ const ROWS_AT_ONCE: i64 = 10_000;
 /// else holds; the dimension lock (tried, only for new dimensions); then their queue rows; then the figures of these owners. Owners whose account is
 /// busy keep their rows in the queue, where every read counts them.
 pub fn post(max_rows: i64) -> Result<i64> {
-    let candidates = candidates::next(max_rows)?;
-    let wanted: Vec<Owner> = candidates.owners.into_iter().collect();
+    let wanted = candidates::next(max_rows)?;
     if wanted.is_empty() {
         return Ok(0);
     }
     let owners = accounts::lock_unless_busy(&wanted)?;
-    if candidates.has_new_dimensions {
-        add_dimensions(&owners, max_rows)?;
+    if owners.is_empty() {
+        return Ok(0);
     }
-    let mut rows_left = max_rows;
+    add_dimensions(&owners)?;
+    // Everybody gets a share first; only then do those with more to post get the rest.
+    let count = i64::try_from(owners.len()).unwrap_or(i64::MAX);
+    let share = (max_rows / count).max(1);
+    let first = post_or_block(&owners, max_rows, share)?;
+    if first.moved == max_rows || first.most_of_one_owner < share {
+        return Ok(first.moved);
+    }
+    let rest = max_rows - first.moved;
+    Ok(first.moved + post_or_block(&owners, rest, rest)?.moved)
+}
+
+/// What one statement has moved.
+#[derive(Default, Clone, Copy)]
+struct Moved {
+    moved: i64,
+    most_of_one_owner: i64,
+}
+
+fn post_or_block(owners: &[Owner], max_rows: i64, share: i64) -> Result<Moved> {
+    let mut total = Moved::default();
     attempt_or_bisect(
-        &owners,
-        &mut |owners| match spi::in_subtransaction(|| post_owners(owners, rows_left)) {
-            Ok(posted) => {
-                rows_left -= posted;
-                Ok(Ok(posted))
+        owners,
+        &mut |owners| {
+            let rows_left = max_rows - total.moved;
+            match spi::in_subtransaction(|| post_owners(owners, rows_left, share)) {
+                Ok(moved) => {
+                    total.moved += moved.moved;
+                    total.most_of_one_owner = total.most_of_one_owner.max(moved.most_of_one_owner);
+                    Ok(Ok(moved.moved))
+                }
+                Err(failure) if failure.is_of_data() => Ok(Err(failure)),
+                // A cancelled statement, a serialization failure: the caller's to hear.
+                Err(failure) => failure.raise(),
             }
-            Err(failure) if failure.is_of_data() => Ok(Err(failure)),
-            // A cancelled statement, a serialization failure: the caller's to hear.
-            Err(failure) => failure.raise(),
         },
         &mut |owner, failure| block(owner, &failure),
-    )
+    )?;
+    Ok(total)
 }
 
 /// Makes the dimensions known that these owners' rows bring along. When another transaction is
 /// doing that, the rows wait for a later batch.
-fn add_dimensions(owners: &[Owner], max_rows: i64) -> Result<()> {
+fn add_dimensions(owners: &[Owner]) -> Result<()> {
+    if ANY_NEW.write_row(&[], |row| row.get::<bool>(1))? != Some(true) {
+        return Ok(());
+    }
     let tried = TRY_ADDING.write_row(values![LOCK_NAMESPACE, DIMENSION_LOCK], |row| row.get(1))?;
     if tried != Some(true) {
         return Ok(());
     }
     let (kinds, ids) = accounts::columns(owners);
-    ADD_DIMENSIONS.execute(values![kinds, ids, max_rows])
+    ADD_DIMENSIONS.execute(values![kinds, ids])
 }
 
 /// Posts everything of one owner that can be posted.
@@ -93,10 +122,10 @@ fn add_dimensions(owners: &[Owner], max_rows: i64) -> Result<()> {
 /// Locks: the owner's account row, which the caller has taken; then queue rows and figures.
 pub fn post_owner(owner: &Owner) -> Result<()> {
     let owners = std::slice::from_ref(owner);
-    add_dimensions(owners, ROWS_AT_ONCE)?;
+    add_dimensions(owners)?;
     loop {
-        match spi::in_subtransaction(|| post_owners(owners, ROWS_AT_ONCE)) {
-            Ok(0) => return Ok(()),
+        match spi::in_subtransaction(|| post_owners(owners, ROWS_AT_ONCE, ROWS_AT_ONCE)) {
+            Ok(Moved { moved: 0, .. }) => return Ok(()),
             Ok(_) => {}
             Err(failure) if failure.is_of_data() => return block(owner, &failure),
             Err(failure) => return failure.raise(),
@@ -104,16 +133,18 @@ pub fn post_owner(owner: &Owner) -> Result<()> {
     }
 }
 
-fn post_owners(owners: &[Owner], max_rows: i64) -> Result<i64> {
+fn post_owners(owners: &[Owner], max_rows: i64, share: i64) -> Result<Moved> {
     if max_rows == 0 {
-        return Ok(0);
+        return Ok(Moved::default());
     }
     let (kinds, ids) = accounts::columns(owners);
-    let counts = POST.write_row(values![kinds, ids, max_rows], |row| {
-        Ok((row.get::<i64>(1)?, row.get::<i64>(2)?))
+    let counts = POST.write_row(values![kinds, ids, max_rows, share], |row| {
+        Ok((row.get::<i64>(1)?, row.get::<i64>(2)?, row.get::<i64>(3)?))
     })?;
     match counts {
-        Some((entries, deleted)) if entries == deleted => Ok(deleted),
+        Some((entries, moved, most_of_one_owner)) if entries == moved => {
+            Ok(Moved { moved, most_of_one_owner })
+        }
         _ => Err(BillingError::internal("a queue row names a dimension that does not exist")),
     }
 }

@@ -1,8 +1,8 @@
 //! Whose rows the next batch takes.
 //!
-//! The queue is read in owner order from where the last batch of this backend stopped, and from
-//! the beginning again at its end. So a busy owner, or one whose account is locked for hours,
-//! holds nobody else back.
+//! The queue's owners are stepped through in order, one index probe each whatever the length of
+//! their queues, from where the last batch of this backend stopped, and from the beginning again at
+//! the end. So a busy owner, or one whose account is locked for hours, holds nobody else back.
 
 use crate::error::Result;
 use crate::owner::{Owner, OwnerKind};
@@ -15,49 +15,42 @@ thread_local! {
 }
 
 static NEXT_OWNERS: Statement = Statement::over_queue(
-    "SELECT owner_kind, owner_id, count(*), bool_or(dimension IS NOT NULL)
-     FROM (
-         SELECT owner_kind, owner_id, dimension FROM exa_billing.unposted_spend
-         WHERE (owner_kind, owner_id) > ($1, $2) AND blocked_reason IS NULL
-         ORDER BY owner_kind, owner_id LIMIT $3
-     ) AS next
-     GROUP BY owner_kind, owner_id ORDER BY owner_kind, owner_id",
+    "WITH RECURSIVE owners AS (
+         (SELECT owner_kind, owner_id FROM exa_billing.unposted_spend
+          WHERE (owner_kind, owner_id) > ($1, $2) AND blocked_reason IS NULL
+          ORDER BY owner_kind, owner_id LIMIT 1)
+         UNION ALL
+         SELECT next.owner_kind, next.owner_id
+         FROM owners
+         CROSS JOIN LATERAL (
+             SELECT u.owner_kind, u.owner_id FROM exa_billing.unposted_spend AS u
+             WHERE (u.owner_kind, u.owner_id) > (owners.owner_kind, owners.owner_id)
+               AND u.blocked_reason IS NULL
+             ORDER BY u.owner_kind, u.owner_id LIMIT 1
+         ) AS next
+     )
+     SELECT owner_kind, owner_id FROM owners LIMIT $3",
 );
 
-#[derive(Default)]
-pub struct Candidates {
-    pub owners: BTreeSet<Owner>,
-    pub has_new_dimensions: bool,
-}
-
-pub fn next(max_rows: i64) -> Result<Candidates> {
-    let mut candidates = Candidates::default();
+/// Up to `max_owners` owners that have rows to post.
+pub fn next(max_owners: i64) -> Result<Vec<Owner>> {
     let resume_after = RESUME_AFTER.take();
-    let mut rows_left = add_from(&mut candidates, resume_after.as_ref(), max_rows)?;
-    if rows_left > 0 && resume_after.is_some() {
-        rows_left = add_from(&mut candidates, None, rows_left)?;
+    let mut owners: BTreeSet<Owner> = owners_after(resume_after.as_ref(), max_owners)?;
+    let found = i64::try_from(owners.len()).unwrap_or(i64::MAX);
+    let reached_the_end = found < max_owners;
+    if reached_the_end && resume_after.is_some() {
+        owners.extend(owners_after(None, max_owners - found)?);
+    } else if !reached_the_end {
+        RESUME_AFTER.set(owners.last().cloned());
     }
-    // All rows seen: begin at the beginning next time.
-    if rows_left > 0 {
-        RESUME_AFTER.set(None);
-    }
-    Ok(candidates)
+    Ok(owners.into_iter().collect())
 }
 
-/// Adds the owners of the next rows; returns how many rows of the batch are still to be had.
-fn add_from(candidates: &mut Candidates, after: Option<&Owner>, max_rows: i64) -> Result<i64> {
+fn owners_after(after: Option<&Owner>, max_owners: i64) -> Result<BTreeSet<Owner>> {
     let (kind, id) = after.map_or(("", ""), |owner| (owner.kind.as_str(), owner.id.as_str()));
-    let mut rows_left = max_rows;
-    let mut last = None;
-    NEXT_OWNERS.write(values![kind, id, max_rows], |row| {
+    let owners = NEXT_OWNERS.write(values![kind, id, max_owners], |row| {
         let kind = OwnerKind::parse(Some(&row.get::<String>(1)?))?;
-        let owner = Owner { kind, id: row.get(2)? };
-        rows_left -= row.get::<i64>(3)?;
-        candidates.has_new_dimensions |= row.get::<bool>(4)?;
-        last = Some(owner.clone());
-        candidates.owners.insert(owner);
-        Ok(())
+        Ok(Owner { kind, id: row.get(2)? })
     })?;
-    RESUME_AFTER.set(last);
-    Ok(rows_left)
+    Ok(owners.into_iter().collect())
 }

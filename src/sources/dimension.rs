@@ -91,7 +91,7 @@ fn normalised(text: Option<&str>) -> String {
 
 const EXA_FEATURES: [&str; 5] = ["search", "contents", "findSimilar", "answer", "context"];
 
-/// The dimension of an Exa request. The first storage migration put these rows there under fixed
+/// The dimension of an Exa request. setup() puts these rows there under fixed
 /// ids, so that the charging path never looks one up.
 pub fn exa_dimension_id(path: &str) -> Uuid {
     const FIRST: u128 = 0x0000_0000_0000_8000_8000_6578_6100_0001;
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn exa_paths_have_fixed_dimensions() {
-        let migration = include_str!("../../sql/migrations/0001_books.sql");
+        let seeds = include_str!("../../sql/books/seeds.sql");
         for path in ["/search", "/contents", "/findSimilar", "/answer", "/context", "/research/v1"]
         {
             let feature = path.strip_prefix('/').filter(|name| EXA_FEATURES.contains(name));
@@ -143,7 +143,7 @@ mod tests {
                 exa_dimension_id(path),
                 feature.unwrap_or("other")
             );
-            assert!(migration.contains(&row), "{row}");
+            assert!(seeds.contains(&row), "{row}");
         }
         assert_eq!(exa_dimension_id("/Search"), exa_dimension_id("/anything"));
         assert_eq!(exa_dimension_id("search"), exa_dimension_id("/anything"));

@@ -50,6 +50,11 @@ impl Failure {
         }
     }
 
+    /// True when the work gave up with exactly this error of ours.
+    pub fn is_ours(&self, expected: &BillingError) -> bool {
+        matches!(self, Failure::Ours(error) if error == expected)
+    }
+
     /// Lets the failure go on to the caller of the SQL function.
     pub fn raise<T>(self) -> Result<T> {
         match self {

@@ -1,9 +1,10 @@
 //! `record_exa_usage_batch`: many requests at once, with the results of one by one.
 
+use super::allowance::Allowance;
 use super::batch_input::{self, MAX_ROWS, place};
 use super::batch_rows::{self, Key, UserMonth};
 use super::journal::{self, Entry};
-use super::record::{happened_at, key_entry};
+use super::record::{happened_at, key_entry, lost_key};
 use super::request::{Journaled, Recorded, Request};
 use crate::books;
 use crate::error::{BillingError, Result};
@@ -34,28 +35,51 @@ enum Fate {
 /// rows that are not used up, sorted by user and month; the keys' index entries, sorted.
 fn record_batch(requests: &[Request]) -> Result<Vec<Recorded>> {
     let mut known = known_keys(requests)?;
-    let mut fates = fates(requests, &known)?;
-    let wanted = user_months(requests, &fates)?;
+    loop {
+        let fates = fates(requests, &known)?;
+        match lock_and_claim(requests, &fates)? {
+            Locked::Allowances(allowances) => return append(requests, &fates, allowances),
+            // Other transactions recorded these keys while this one waited for them.
+            Locked::Lost(keys) => known.extend(keys),
+        }
+    }
+}
+
+enum Locked {
+    Allowances(BTreeMap<UserMonth, Allowance>),
+    Lost(BTreeMap<Key, Known>),
+}
+
+/// Locks allowances, then claims keys. When a key is lost all of it is undone: what turns out to
+/// be a replay must not have locked an allowance in.
+fn lock_and_claim(requests: &[Request], fates: &[Fate]) -> Result<Locked> {
+    let wanted = user_months(requests, fates)?;
     for month in wanted.iter().map(|(_, month)| *month).collect::<BTreeSet<_>>() {
         partitions::ensure(Journal::ExaUsageLog, month)?;
     }
-    let mut allowances = batch_rows::lock_allowances(&wanted)?;
-    let lost = claim_keys(requests, &fates)?;
-    if !lost.is_empty() {
-        // Other transactions recorded these keys while this one waited for them.
-        known.extend(lost);
-        for (fate, request) in fates.iter_mut().zip(requests) {
-            let recorded = batch_rows::key_of(request).and_then(|key| known.get(&key));
-            if let (Fate::New(_), Some(recorded)) = (&*fate, recorded) {
-                *fate = Fate::Known(recorded.clone());
-            }
-        }
+    let mut lost = BTreeMap::new();
+    let locked = spi::in_subtransaction(|| {
+        let allowances = batch_rows::lock_allowances(&wanted)?;
+        lost = claim_keys(requests, fates)?;
+        if lost.is_empty() { Ok(allowances) } else { Err(lost_key()) }
+    });
+    match locked {
+        Ok(allowances) => Ok(Locked::Allowances(allowances)),
+        Err(failure) if failure.is_ours(&lost_key()) => Ok(Locked::Lost(lost)),
+        Err(failure) => failure.raise(),
     }
+}
 
+/// Decides and appends, in the order of the array.
+fn append(
+    requests: &[Request],
+    fates: &[Fate],
+    mut allowances: BTreeMap<UserMonth, Allowance>,
+) -> Result<Vec<Recorded>> {
     let mut rows = Vec::new();
     let mut counted: BTreeSet<UserMonth> = BTreeSet::new();
     let mut results: Vec<Recorded> = Vec::with_capacity(requests.len());
-    for (index, (request, fate)) in requests.iter().zip(&fates).enumerate() {
+    for (index, (request, fate)) in requests.iter().zip(fates).enumerate() {
         let recorded = match fate {
             Fate::Known(known) => {
                 journal::replay_of(request, request.key.unwrap_or_default(), known)

@@ -105,19 +105,26 @@ pub fn key_of(request: &Request) -> Option<Key> {
     request.key.map(|key| (KeySpace::exa(request.user_id).as_str().to_owned(), key.to_owned()))
 }
 
-/// Reads the allowances of all wanted months and locks, sorted, those that are not used up,
-/// locking in the ones that have no request yet.
+/// Reads the allowances of all wanted months and locks those that are not used up, locking in the
+/// ones that have no request yet. The wanted months are sorted, and each is locked in its turn:
+/// neighbours that are all there, or all missing, share a statement.
 pub fn lock_allowances(wanted: &[UserMonth]) -> Result<BTreeMap<UserMonth, Allowance>> {
     let mut allowances = allowance_rows(&READ_ALLOWANCES, wanted)?;
-    let missing: Vec<UserMonth> =
-        wanted.iter().filter(|key| !allowances.contains_key(key)).cloned().collect();
-    lock_in(&missing)?;
     let undecided: Vec<UserMonth> = wanted
         .iter()
         .filter(|key| !allowances.get(key).is_some_and(Allowance::is_used_up))
         .cloned()
         .collect();
-    allowances.extend(allowance_rows(&LOCK_ALLOWANCES, &undecided)?);
+    let is_there: Vec<bool> = undecided.iter().map(|key| allowances.contains_key(key)).collect();
+    let mut from = 0;
+    for alike in is_there.chunk_by(|one, next| one == next) {
+        let neighbours = &undecided[from..from + alike.len()];
+        from += alike.len();
+        if !alike[0] {
+            lock_in(neighbours)?;
+        }
+        allowances.extend(allowance_rows(&LOCK_ALLOWANCES, neighbours)?);
+    }
     Ok(allowances)
 }
 
@@ -141,9 +148,6 @@ fn allowance_rows(
 }
 
 fn lock_in(missing: &[UserMonth]) -> Result<()> {
-    if missing.is_empty() {
-        return Ok(());
-    }
     let (users, months) = user_months(missing);
     let mut policies: BTreeMap<(usize, bool), PolicyEntry> = BTreeMap::new();
     POLICIES.write(values![users.clone(), months.clone()], |row| {

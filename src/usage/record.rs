@@ -4,7 +4,7 @@ use super::allowance::{Allowance, Charge};
 use super::allowance_rows;
 use super::journal::{self, Entry};
 use super::request::{Arguments, Recorded, Request};
-use crate::error::{BillingError, Result};
+use crate::error::{BillingError, Kind, Result};
 use crate::idempotency::{self, KeySpace, Known};
 use crate::partitions::{self, Journal};
 use crate::spi::{self, Answer, Composite, values};
@@ -16,8 +16,8 @@ use uuid::Uuid;
 /// Records one request.
 ///
 /// Locks, in this order: the partition lock (only when the month has no partition); the user's
-/// allowance row (only while the allowance is not used up); the key's index entry. Only the
-/// month's first request claims its key first.
+/// allowance row (only while the allowance is not used up); the key's index entry. The allowance
+/// comes before the key everywhere, so that two retries of one user cannot wait for each other.
 pub fn record(request: &Request) -> Result<Recorded> {
     if let Some(replayed) = journal::replay(request)? {
         return Ok(replayed);
@@ -28,16 +28,10 @@ pub fn record(request: &Request) -> Result<Recorded> {
     partitions::ensure(Journal::ExaUsageLog, month)?;
 
     let entry = Entry { usage_id: Uuid::now_v7(), created_at, recorded_at: clock };
-    let seen = allowance_rows::read(request.user_id, month)?;
-    // The month's first request locks the allowance in; a retry that turns out to be a replay
-    // must not have done that.
-    if seen.is_none() && !claim_key(request, &entry)? {
-        return replay_of_other(request);
-    }
-    let (allowance, charge) = decide(request, month, seen)?;
-    if seen.is_some() && !claim_key(request, &entry)? {
-        return replay_of_other(request);
-    }
+    let Some((allowance, charge)) = decide_and_claim(request, &entry, month)? else {
+        let replayed = journal::replay(request)?;
+        return replayed.ok_or_else(|| BillingError::internal("a claimed key vanished"));
+    };
     journal::append(request, &entry, charge)?;
     if charge.free > 0 {
         allowance_rows::count(request.user_id, month, &allowance)?;
@@ -52,17 +46,39 @@ pub fn record(request: &Request) -> Result<Recorded> {
     })
 }
 
-/// Another transaction recorded this key while this one waited for it.
-fn replay_of_other(request: &Request) -> Result<Recorded> {
-    journal::replay(request)?.ok_or_else(|| BillingError::internal("a claimed key vanished"))
-}
-
 /// When it happened: as the caller says, or now.
 pub fn happened_at(given: Option<Instant>, clock: Instant) -> Result<Instant> {
     match given {
         Some(given) => time::event_time(given, clock, guc::late_usage_limit_seconds()),
         None => Ok(spi::transaction_time()),
     }
+}
+
+/// Decides what is free, then claims the key; none when another transaction recorded the key while
+/// this one waited for it.
+fn decide_and_claim(
+    request: &Request,
+    entry: &Entry,
+    month: Month,
+) -> Result<Option<(Allowance, Charge)>> {
+    let seen = allowance_rows::read(request.user_id, month)?;
+    let work = || {
+        let decided = decide(request, month, seen)?;
+        Ok(claim_key(request, entry)?.then_some(decided))
+    };
+    if seen.is_some() || request.key.is_none() {
+        return work();
+    }
+    // The month's first request locks the allowance in; one that turns out to be a replay must
+    // leave nothing of that behind.
+    spi::in_subtransaction(|| work()?.ok_or_else(lost_key))
+        .map(Some)
+        .or_else(|failure| if failure.is_ours(&lost_key()) { Ok(None) } else { failure.raise() })
+}
+
+/// Only to leave the subtransaction by: nobody sees it.
+pub fn lost_key() -> BillingError {
+    BillingError::new(Kind::Retry, "the key was recorded by another transaction")
 }
 
 /// What is free of it. A used-up allowance is final and read without a lock: an exhausted user's

@@ -29,10 +29,24 @@ struct Spend<'a> {
     key: Option<&'a str>,
     created_at: Option<Instant>,
     require_balance: bool,
-    payload_hash: PayloadHash,
 }
 
 impl Spend<'_> {
+    /// Of what is recorded: dimensions count as they are normalised.
+    fn payload_hash(&self, require_balance: bool) -> PayloadHash {
+        let dimension = &self.dimension;
+        PayloadHash::of(&[
+            Some(&self.amount.to_string()),
+            Some(self.category.as_str()),
+            Some(&dimension.product),
+            Some(&dimension.feature),
+            Some(&dimension.model_or_plan),
+            Some(&dimension.provider),
+            self.actor_user_id,
+            Some(&require_balance.to_string()),
+        ])
+    }
+
     /// Locks, in this order: the partition lock (only when the month has no partition); the
     /// account row (only with `require_balance`); the key's index entry.
     fn record(&self) -> Result<Recorded> {
@@ -55,7 +69,7 @@ impl Spend<'_> {
             entry_id: Uuid::now_v7(),
             created_at,
             created_at_given: self.created_at.is_some(),
-            payload_hash: self.payload_hash.0.to_vec(),
+            payload_hash: self.payload_hash(self.require_balance).0.to_vec(),
         };
         if let Some(key) = self.key
             && !idempotency::claim(&space, key, &entry)?
@@ -96,7 +110,7 @@ impl Spend<'_> {
     fn replay(&self, space: &KeySpace) -> Result<Option<Recorded>> {
         let Some(key) = self.key else { return Ok(None) };
         let Some(known) = idempotency::find(space, key)? else { return Ok(None) };
-        if known.is_same_call(self.payload_hash, self.created_at) {
+        if known.is_same_call(self.payload_hash(self.require_balance), self.created_at) {
             return Ok(Some(self.recorded(&known, true)));
         }
         Err(idempotency::reused(key, &self.compared_with(&known)?))
@@ -115,6 +129,13 @@ impl Spend<'_> {
     }
 
     fn compared_with(&self, known: &Known) -> Result<Vec<Compared<'static>>> {
+        // No journal keeps this condition; the hash tells whether it was the other way.
+        let flipped = known.payload_hash == self.payload_hash(!self.require_balance).0;
+        let condition = Compared {
+            argument: "require_balance",
+            recorded: Some((self.require_balance != flipped).to_string()),
+            given: Some(self.require_balance.to_string()),
+        };
         let compared = RECORDED.write_row(values![known.entry_id, known.created_at], |row| {
             let text = |argument, column, given: &str| -> Result<Compared<'static>> {
                 Ok(Compared {
@@ -142,7 +163,7 @@ impl Spend<'_> {
                 idempotency::compared_times(known, self.created_at),
             ])
         })?;
-        Ok(compared.unwrap_or_default())
+        Ok(compared.into_iter().flatten().chain([condition]).collect())
     }
 }
 
@@ -176,16 +197,6 @@ fn record_spend(
     let [product, feature, model_or_plan, provider] = free_texts;
     let spend = Spend {
         dimension: Dimension::new(category, source, product, feature, model_or_plan, provider),
-        payload_hash: PayloadHash::of(&[
-            Some(&amount.to_string()),
-            Some(category.as_str()),
-            product,
-            feature,
-            model_or_plan,
-            provider,
-            actor_user_id,
-            Some(&require_balance.to_string()),
-        ]),
         key: owner::idempotency_key(idempotency_key)?,
         owner,
         amount,

@@ -5,6 +5,8 @@
 //! the shared server and tells where all of it is in environment variables.
 #![allow(dead_code)] // each test program uses a part of it
 
+mod processes;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,6 +15,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use processes::{
+    am_root, as_postgres, children_of, give_to_postgres, is_dead, must_succeed, signal,
+    state_and_parent, text,
+};
 
 use postgres::types::{FromSqlOwned, ToSql};
 use postgres::{Client, Config, GenericClient, NoTls};
@@ -475,72 +482,4 @@ fn connect(config: &mut Config) -> Client {
         Ok(client) => client,
         Err(error) => panic!("cannot connect: {}", explain(&error)),
     }
-}
-
-fn am_root() -> bool {
-    use std::os::unix::fs::MetadataExt;
-    fs::metadata("/proc/self").expect("/proc").uid() == 0
-}
-
-/// PostgreSQL refuses to run as root; then it is run as user postgres.
-fn as_postgres(program: &Path) -> Command {
-    let mut command = if am_root() {
-        let mut runuser = Command::new("runuser");
-        runuser.args(["-u", "postgres", "--"]).arg(program);
-        runuser
-    } else {
-        Command::new(program)
-    };
-    // The programs complain when they cannot read the directory they start in.
-    command.current_dir(variable("EXA_BILLING_WORK"));
-    command
-}
-
-fn give_to_postgres(path: &Path) {
-    if am_root() {
-        must_succeed(Command::new("chown").arg("postgres:").arg(path));
-    }
-}
-
-fn must_succeed(command: &mut Command) {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(output.status.success(), "{command:?}: {}", text(&output));
-}
-
-fn text(output: &Output) -> String {
-    format!(
-        "{}\n{}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
-}
-
-fn signal(name: &str, pids: &[u32]) {
-    let mut kill = Command::new("sh");
-    kill.args(["-c", "kill \"$@\"", "kill"]).arg(format!("-{name}"));
-    kill.args(pids.iter().map(u32::to_string));
-    // One of them may have ended by itself, so a failure says nothing.
-    kill.stderr(Stdio::null()).status().expect("kill");
-}
-
-/// State and parent of a process, from its line in /proc.
-fn state_and_parent(pid: u32) -> Option<(char, u32)> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name before it stands in parentheses and may contain anything.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
-}
-
-fn children_of(parent: u32) -> Vec<u32> {
-    fs::read_dir("/proc")
-        .expect("/proc")
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|pid| state_and_parent(*pid).is_some_and(|(_, its)| its == parent))
-        .collect()
-}
-
-/// A process that nobody has waited for yet is dead all the same.
-fn is_dead(pid: u32) -> bool {
-    state_and_parent(pid).is_none_or(|(state, _)| matches!(state, 'Z' | 'X'))
 }
