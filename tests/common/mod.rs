@@ -17,8 +17,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use processes::{
-    am_root, as_postgres, children_of, give_to_postgres, is_dead, must_succeed, signal,
-    state_and_parent, text,
+    as_postgres, children_of, give_to_postgres, is_dead, must_succeed, signal, state_and_parent,
+    text,
 };
 
 use postgres::types::{FromSqlOwned, ToSql};
