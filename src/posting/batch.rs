@@ -51,8 +51,9 @@ const ROWS_AT_ONCE: i64 = 10_000;
 /// Posts up to `max_rows` rows and returns how many were posted.
 ///
 /// Locks, in this order: account rows sorted by (owner_kind, owner_id), skipping those somebody
-/// else holds; the dimension lock (tried, only for new dimensions); then their queue rows; then the figures of these owners. Owners whose account is
-/// busy keep their rows in the queue, where every read counts them.
+/// else holds; the dimension lock (tried, only for new dimensions); then their queue rows; then
+/// the figures of these owners. Owners whose account is busy keep their rows in the queue, where
+/// every read counts them.
 pub fn post(max_rows: i64) -> Result<i64> {
     let wanted = candidates::next(max_rows)?;
     if wanted.is_empty() {
