@@ -2,7 +2,7 @@
 //!
 //! Messages follow PostgreSQL's style (lower case, no full stop); DETAIL and HINT are sentences.
 //! This file knows nothing of the server, so that pure rules can fail with the same error the
-//! caller will see; `spi::raise` turns it into an `ereport`.
+//! caller will see; the `spi` room turns it into an `ereport`.
 
 /// The SQLSTATEs the product raises, by meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

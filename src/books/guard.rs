@@ -18,8 +18,9 @@ thread_local! {
     static LOOKED_AT: RefCell<Vec<pg_sys::Oid>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Every table of the books, with what is wrong with it. Triggers of ours are those that call a
-/// C function of the schema, which only a superuser can have put there.
+/// Every table of the books, with what is wrong with it. Triggers of ours bear one of four
+/// names and call, unconditionally, a C function of the schema, which only a superuser can have put
+/// there: a condition would be code of somebody else as well.
 static LOOK: Statement = Statement::kept(
     "SELECT c.oid,
             CASE WHEN c.relowner <> owner.oid

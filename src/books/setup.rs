@@ -22,7 +22,6 @@ const MIGRATIONS: [Migration; 1] = [Migration {
 const SEEDS: &str = include_str!("../../sql/books/seeds.sql");
 const MONTHS_AHEAD: i32 = 12;
 
-const LOCK_NAMESPACE: i32 = 0x4558_4142; // "EXAB"
 const SETUP_LOCK: i32 = 1;
 
 static LOCK_SETUP: Statement = Statement::kept("SELECT pg_catalog.pg_advisory_xact_lock($1, $2)");
@@ -40,7 +39,7 @@ static NOTE_MIGRATION: Statement = Statement::fresh(
 /// EXCLUSIVE on their table, views that have changed ACCESS EXCLUSIVE on themselves; where nothing
 /// is missing nothing is locked. Two callers at once make one set of books.
 pub fn set_up() -> Result<i32> {
-    LOCK_SETUP.execute(values![LOCK_NAMESPACE, SETUP_LOCK])?;
+    LOCK_SETUP.execute(values![spi::LOCK_NAMESPACE, SETUP_LOCK])?;
     spi::see_what_others_committed();
     let present = storage_version()?;
     let newest = MIGRATIONS[MIGRATIONS.len() - 1].version;

@@ -6,8 +6,7 @@ use crate::spi::{self, Statement, values};
 use crate::time::{Instant, Month};
 use std::collections::BTreeSet;
 
-/// Namespace and number of the advisory lock under which partitions are made.
-pub(super) const LOCK_NAMESPACE: i32 = 0x4558_4142; // "EXAB"
+/// Number of the advisory lock under which partitions are made.
 pub(super) const PARTITION_LOCK: i32 = 2;
 
 static LOCK_PARTITIONS: Statement =
@@ -111,7 +110,7 @@ pub(super) fn create_month(month: Month) -> Result<()> {
 }
 
 pub(super) fn lock_until_commit() -> Result<()> {
-    LOCK_PARTITIONS.execute(values![LOCK_NAMESPACE, PARTITION_LOCK])?;
+    LOCK_PARTITIONS.execute(values![spi::LOCK_NAMESPACE, PARTITION_LOCK])?;
     spi::see_what_others_committed();
     Ok(())
 }

@@ -1,10 +1,10 @@
 //! The last resort: a charge whose month has no partition.
 //!
-//! Preferably a background worker makes it in a transaction of its own: the month then exists
-//! for everybody at once, and this transaction holds no lock on the journal until its commit. Only when that
-//! cannot be, the charge makes it itself.
+//! Preferably a background worker makes it in a transaction of its own: the month then exists for
+//! everybody at once, and this transaction holds no lock on the journal until its commit. Only
+//! when that cannot be, the charge makes it itself.
 
-use super::create::{LOCK_NAMESPACE, PARTITION_LOCK, create_month, lock_until_commit};
+use super::create::{PARTITION_LOCK, create_month, lock_until_commit};
 use super::plan::Journal;
 use crate::error::{BillingError, Kind, Result};
 use crate::spi;
@@ -24,7 +24,7 @@ pub fn ensure(journal: Journal, month: Month) -> Result<()> {
     if spi::relation_exists(&journal.partition(month)) {
         return Ok(());
     }
-    let _lock = spi::SessionLock::acquire(LOCK_NAMESPACE, PARTITION_LOCK);
+    let _lock = spi::SessionLock::acquire(spi::LOCK_NAMESPACE, PARTITION_LOCK);
     spi::see_what_others_committed();
     if spi::relation_exists(&journal.partition(month)) {
         return Ok(());

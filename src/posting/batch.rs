@@ -44,7 +44,6 @@ static UNBLOCK: Statement = Statement::kept(
      SELECT count(*) FROM unblocked",
 );
 
-const LOCK_NAMESPACE: i32 = 0x4558_4142; // "EXAB"
 const DIMENSION_LOCK: i32 = 3;
 const ROWS_AT_ONCE: i64 = 10_000;
 
@@ -110,7 +109,8 @@ fn add_dimensions(owners: &[Owner]) -> Result<()> {
     if ANY_NEW.write_row(&[], |row| row.get::<bool>(1))? != Some(true) {
         return Ok(());
     }
-    let tried = TRY_ADDING.write_row(values![LOCK_NAMESPACE, DIMENSION_LOCK], |row| row.get(1))?;
+    let tried =
+        TRY_ADDING.write_row(values![spi::LOCK_NAMESPACE, DIMENSION_LOCK], |row| row.get(1))?;
     if tried != Some(true) {
         return Ok(());
     }

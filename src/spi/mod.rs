@@ -27,8 +27,8 @@ pub use error_report::Answer;
 pub use result::{Composite, RowSet, uuid};
 pub use row::Row;
 pub use session::{
-    SessionLock, clock, in_recovery, on_fresh_snapshot, on_latest_snapshot, relation_exists,
-    require_writable, see_what_others_committed, transaction_time,
+    LOCK_NAMESPACE, SessionLock, clock, in_recovery, on_fresh_snapshot, on_latest_snapshot,
+    relation_exists, require_writable, see_what_others_committed, transaction_time,
 };
 pub use subtransaction::{Failure, in_subtransaction};
 pub use value::{Json, Value};

@@ -70,6 +70,10 @@ pub fn require_writable(function: &str) {
     }
 }
 
+/// The first number of the product's own advisory locks. The second says which: 1 setup,
+/// 2 partitions, 3 new dimensions.
+pub const LOCK_NAMESPACE: i32 = 0x4558_4142; // "EXAB"
+
 /// An advisory lock of the session, released when this goes out of scope: by a return or by an
 /// error on its way out. (A transaction's lock would be held until commit.)
 pub struct SessionLock(pg_sys::LOCKTAG);
