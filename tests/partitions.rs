@@ -295,6 +295,8 @@ fn a_charge_that_is_cancelled_while_it_waits_leaves_no_lock() {
             run_sql(&mut watcher, &format!("SELECT pg_cancel_backend({cancelled})"));
             assert_eq!(late.join().expect("the session"), "57014");
         });
+        // The error arrives before its transaction has ended; the next answer comes after.
+        run_sql(&mut client, "SELECT");
         let held = "SELECT count(*) FROM pg_locks WHERE pid = $1 AND locktype = 'advisory'";
         assert_eq!(one::<i64>(&mut watcher, held, &[&cancelled]), 0, "{waiting_for}");
     }
