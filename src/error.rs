@@ -19,6 +19,8 @@ pub enum Kind {
     NoRight,
     /// 53400
     InsufficientCredit,
+    /// P0002
+    Unknown,
     /// 55000
     WrongState,
     /// XX000: a bug of this library, never an answer to bad input.

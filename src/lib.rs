@@ -19,9 +19,18 @@ mod books;
 // What comes in, and how it gets into the shared figures.
 mod accounts;
 mod sources;
+mod verify;
 mod posting;
 mod credits;
 mod usage;
+
+// What was spent when, on what.
+mod rollups;
+mod evidence;
+
+// Who may do what, and what keeps all of it in shape.
+mod access;
+mod upkeep;
 
 // What runs by itself.
 mod worker;
@@ -35,9 +44,13 @@ pgrx::pg_module_magic!();
 extension_sql_file!("../sql/install/schema.sql", name = "schema", bootstrap);
 extension_sql_file!("../sql/install/types.sql", name = "types", requires = ["schema"]);
 extension_sql_file!("../sql/install/books.sql", name = "books", requires = ["types"]);
-extension_sql_file!("../sql/install/posting.sql", name = "posting", requires = ["books"]);
+extension_sql_file!("../sql/install/sources.sql", name = "sources", requires = ["books"]);
+extension_sql_file!("../sql/install/posting.sql", name = "posting", requires = ["sources"]);
 extension_sql_file!("../sql/install/credits.sql", name = "credits", requires = ["posting"]);
 extension_sql_file!("../sql/install/usage.sql", name = "usage", requires = ["credits"]);
+extension_sql_file!("../sql/install/rollups.sql", name = "rollups", requires = ["usage"]);
+extension_sql_file!("../sql/install/evidence.sql", name = "evidence", requires = ["rollups"]);
+extension_sql_file!("../sql/install/access.sql", name = "access", requires = ["evidence"]);
 extension_sql_file!("../sql/install/ownership.sql", name = "ownership", finalize);
 
 /// Called once per process, when the library is loaded.

@@ -8,11 +8,14 @@ use chrono::{DateTime, Datelike, Months, NaiveDate, TimeDelta, Utc};
 
 const UNIX_TO_POSTGRES_EPOCH_DAYS: i64 = 10_957;
 pub const MICROSECONDS_PER_SECOND: i64 = 1_000_000;
-const MICROSECONDS_PER_HOUR: i64 = 3_600 * MICROSECONDS_PER_SECOND;
+pub const MICROSECONDS_PER_HOUR: i64 = 3_600 * MICROSECONDS_PER_SECOND;
 const MICROSECONDS_PER_DAY: i64 = 86_400 * MICROSECONDS_PER_SECOND;
 
 /// How far ahead of the clock a caller's `created_at` may be: clocks of two machines differ.
 pub const CLOCK_TOLERANCE_MICROSECONDS: i64 = 5 * 60 * MICROSECONDS_PER_SECOND;
+
+/// The first instant that PostgreSQL can hold, in 4714 BC.
+const FIRST_INSTANT: Instant = Instant(-211_813_488_000_000_000);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(pub i64);
@@ -39,9 +42,32 @@ impl Instant {
         Some(Instant(utc.timestamp_micros().checked_sub(epoch)?))
     }
 
+    pub fn plus_hours(self, hours: i64) -> Self {
+        self.plus_microseconds(hours.saturating_mul(MICROSECONDS_PER_HOUR))
+    }
+
     /// The start of the UTC hour.
     pub fn hour_start(self) -> Self {
         Instant(self.0 - self.0.rem_euclid(MICROSECONDS_PER_HOUR))
+    }
+
+    /// The first start of a UTC hour that is not before this.
+    pub fn hour_ceiling(self) -> Self {
+        let start = self.hour_start();
+        if start == self { self } else { start.plus_hours(1) }
+    }
+
+    /// The start of the UTC day.
+    pub fn day_start(self) -> Self {
+        Instant(self.0 - self.0.rem_euclid(MICROSECONDS_PER_DAY))
+    }
+
+    /// As documents write it: `2026-11-22T10:30:00Z`.
+    pub fn iso8601(self) -> String {
+        match self.utc() {
+            Some(utc) => utc.format("%Y-%m-%dT%H:%M:%S%.fZ").to_string(),
+            None => self.to_string(),
+        }
     }
 
     pub fn day(self) -> Result<Day> {
@@ -69,6 +95,33 @@ impl std::fmt::Display for Instant {
             Some(utc) => write!(f, "{}", utc.format("%Y-%m-%d %H:%M:%S%.f+00")),
             None => write!(f, "microsecond {} of the PostgreSQL epoch", self.0),
         }
+    }
+}
+
+/// PostgreSQL's `interval`. Its parts stay apart, since a month has no fixed length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    pub months: i32,
+    pub days: i32,
+    pub microseconds: i64,
+}
+
+impl Span {
+    /// The instant so long before another one in the UTC calendar, as PostgreSQL subtracts: first
+    /// the months, cut to the last day of the month there is, then the days, then the time. None
+    /// when PostgreSQL could not hold it.
+    pub fn before(self, instant: Instant) -> Option<Instant> {
+        let day = instant.day().ok()?;
+        let time = instant.0.checked_sub(day.start().0)?;
+        let months = Months::new(self.months.unsigned_abs());
+        let date = match self.months {
+            0.. => day.date().ok()?.checked_sub_months(months)?,
+            _ => day.date().ok()?.checked_add_months(months)?,
+        };
+        let day = i64::from(Day::of(date).0).checked_sub(i64::from(self.days))?;
+        let start = day.checked_mul(MICROSECONDS_PER_DAY)?.checked_add(time)?;
+        let start = Instant(start.checked_sub(self.microseconds)?);
+        (FIRST_INSTANT <= start && start.is_finite()).then_some(start)
     }
 }
 
@@ -234,6 +287,39 @@ pub fn not_ahead_of_clock(argument: &str, given: Instant, clock: Instant) -> Res
     Ok(given)
 }
 
+/// How long a window before `as_of` is: more than nothing, within the calendar.
+pub fn start_of_span(span: Option<Span>, as_of: Instant) -> Result<Instant> {
+    let span = span.ok_or_else(|| BillingError::missing("span"))?;
+    let start = span.before(as_of).ok_or_else(|| {
+        BillingError::invalid("span is beyond the calendar").hint("Give a finite span of time.")
+    })?;
+    if start >= as_of {
+        return Err(BillingError::invalid("span must be greater than zero"));
+    }
+    Ok(start)
+}
+
+/// So many hours before an instant that comes from an argument.
+pub fn hours_before(argument: &str, hours: i64, instant: Instant) -> Result<Instant> {
+    let start = instant.plus_hours(-hours);
+    if start < FIRST_INSTANT {
+        return Err(BillingError::invalid(format!("{argument} is beyond the calendar"))
+            .detail(format!("There is no time {hours} hours before it.")));
+    }
+    Ok(start)
+}
+
+/// The start of a UTC hour, given as an argument.
+pub fn exact_hour(argument: &str, value: Option<Instant>) -> Result<Instant> {
+    let value = finite(argument, value.ok_or_else(|| BillingError::missing(argument))?)?;
+    if value.hour_start() != value {
+        return Err(BillingError::invalid(format!("{argument} must be the start of a UTC hour"))
+            .detail(format!("{argument} is {value}."))
+            .hint(format!("Give {}.", value.hour_start())));
+    }
+    Ok(value)
+}
+
 /// The first day of a month, given as an argument.
 pub fn first_of_month(argument: &str, value: Option<Day>) -> Result<Month> {
     let month = month_of(argument, value.ok_or_else(|| BillingError::missing(argument))?)?;
@@ -320,7 +406,48 @@ mod tests {
         assert!(first_of_month("effective_month", None).is_err());
     }
 
+    #[test]
+    fn hours_are_utc_and_documents_are_in_utc() {
+        let half_past = utc(2026, 11, 22, 12, 30);
+        assert_eq!(half_past.hour_ceiling(), utc(2026, 11, 22, 13, 0));
+        assert_eq!(half_past.hour_start().hour_ceiling(), half_past.hour_start());
+        assert_eq!(Instant(i64::MAX).hour_ceiling(), Instant(i64::MAX));
+        assert_eq!(utc(1999, 12, 31, 23, 59).day_start(), utc(1999, 12, 31, 0, 0));
+        assert_eq!(half_past.iso8601(), "2026-11-22T12:30:00Z");
+        assert_eq!(half_past.plus_microseconds(1).iso8601(), "2026-11-22T12:30:00.000001Z");
+        let refused = exact_hour("from_hour", Some(half_past)).unwrap_err();
+        assert_eq!(refused.hint.as_deref(), Some("Give 2026-11-22 12:00:00+00."));
+    }
+
+    #[test]
+    fn spans_go_back_in_the_calendar() {
+        let start = |months, days, hours, as_of| {
+            let microseconds = hours * MICROSECONDS_PER_HOUR;
+            start_of_span(Some(Span { months, days, microseconds }), as_of)
+        };
+        let leap = utc(2028, 3, 31, 12, 30);
+        assert_eq!(start(1, 0, 0, leap), Ok(utc(2028, 2, 29, 12, 30)));
+        assert_eq!(start(13, 1, 13, leap), Ok(utc(2027, 2, 26, 23, 30)));
+        assert_eq!(start(1, -1, 0, leap), Ok(utc(2028, 3, 1, 12, 30)));
+        for (months, days, hours) in [(0, 0, 0), (-1, 0, 0), (0, 1, -24), (i32::MIN, 0, 0)] {
+            assert!(start(months, days, hours, leap).is_err(), "{months} {days} {hours}");
+        }
+        for (months, days) in [(i32::MAX, 0), (0, i32::MAX), (12 * 6_742, 0)] {
+            let refused = start(months, days, 0, leap).unwrap_err();
+            assert_eq!(refused.message, "span is beyond the calendar", "{months} {days}");
+        }
+        assert!(start_of_span(None, leap).is_err());
+    }
+
     proptest! {
+        #[test]
+        fn no_span_panics(months: i32, days: i32, microseconds: i64, instant: i64) {
+            let span = Span { months, days, microseconds };
+            if let Some(start) = span.before(Instant(instant)) {
+                prop_assert!(start >= FIRST_INSTANT && start.is_finite());
+            }
+        }
+
         #[test]
         fn an_instant_lies_in_its_month(microseconds in -60_000_000_000_000_000..200_000_000_000_000_000_i64) {
             let instant = Instant(microseconds);

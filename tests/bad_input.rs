@@ -2,16 +2,38 @@
 //! refuse. The error names the parameter, and nothing is written.
 
 mod common;
+#[path = "bad_input/more.rs"]
+mod more;
 #[path = "bad_input/table.rs"]
 mod table;
 mod usage_common;
+#[path = "bad_input/values.rs"]
+mod values;
 
-use common::{Server, one, run_sql};
+use common::{Database, Server, one, run_sql};
+use more::{LEDGER_MAP, LEDGERS};
 use postgres::Client;
 use postgres::error::DbError;
 use std::collections::BTreeSet;
-use table::FUNCTIONS;
-use usage_common::{assert_books_hold, assert_unchanged, books, session, state};
+use table::Function;
+use usage_common::{assert_books_hold, assert_unchanged, session, state};
+
+/// Books, and the tables that the calls of the table are about.
+fn books() -> (Database, Client) {
+    let (db, mut c) = usage_common::books();
+    run_sql(&mut c, LEDGERS);
+    run_sql(
+        &mut c,
+        &format!(
+            "select exa_billing.attach_spend_source('taken', 'public.taken_ledger', 'variable', 's', {LEDGER_MAP})"
+        ),
+    );
+    (db, c)
+}
+
+fn functions() -> impl Iterator<Item = &'static Function> {
+    table::FUNCTIONS.iter().chain(more::FUNCTIONS)
+}
 
 /// The error of a call that must fail, after a look at all of its words.
 #[track_caller]
@@ -33,7 +55,7 @@ fn refusal(c: &mut Client, call: &str) -> DbError {
 /// as it should be.
 fn try_all(c: &mut Client, of_each: usize) -> Vec<String> {
     let mut problems = Vec::new();
-    for function in FUNCTIONS {
+    for function in functions() {
         for (argument, _, classes) in function.arguments {
             for value in classes.iter().flat_map(|class| class.values().into_iter().take(of_each)) {
                 let error = refusal(c, &function.call(argument, &value));
@@ -51,7 +73,7 @@ fn try_all(c: &mut Client, of_each: usize) -> Vec<String> {
 #[test]
 fn every_call_of_the_table_is_accepted_as_it_stands() {
     let (_db, mut c) = books();
-    for function in FUNCTIONS {
+    for function in functions() {
         run_sql(&mut c, &format!("begin; {}; rollback", function.call("", "")));
     }
 }
@@ -59,8 +81,7 @@ fn every_call_of_the_table_is_accepted_as_it_stands() {
 #[test]
 fn the_table_has_every_parameter_of_every_function() {
     let (_db, mut c) = books();
-    let tried: BTreeSet<String> = FUNCTIONS
-        .iter()
+    let tried: BTreeSet<String> = functions()
         .flat_map(|f| f.arguments.iter().map(|(argument, ..)| format!("{}.{argument}", f.name)))
         .collect();
     let declared: Vec<String> = one(
@@ -106,6 +127,7 @@ fn bad_arguments_are_named_and_write_nothing() {
 fn bad_arguments_make_no_books() {
     let db = Server::shared().database();
     let mut c = session(&db);
+    run_sql(&mut c, LEDGERS);
     let problems = try_all(&mut c, 1);
     let tables = "select count(*) from pg_class
                   where relnamespace = 'exa_billing'::regnamespace and relkind <> 'c'";
@@ -132,7 +154,7 @@ fn a_value_of_a_million_characters_is_refused_in_few_words() {
             ("record_exa_usage_batch", "usage"),
             ("record_exa_response", "response"),
         ] {
-            let function = FUNCTIONS.iter().find(|f| f.name == function).expect("in the table");
+            let function = functions().find(|f| f.name == function).expect("in the table");
             let value = match argument {
                 "usage" => format!("jsonb_build_array(jsonb_build_object({long}, 1))"),
                 "response" => format!("jsonb_build_object('costDollars', {long})"),
@@ -205,7 +227,7 @@ fn the_limits_themselves_are_accepted() {
 fn an_error_in_the_callers_transaction_undoes_only_up_to_its_savepoint() {
     let (_db, mut c) = books();
     run_sql(&mut c, "begin; select record_exa_usage('u', '/search', 5); savepoint s");
-    for function in FUNCTIONS {
+    for function in functions() {
         for (argument, _, classes) in function.arguments {
             let Some(value) = classes.first().and_then(|class| class.values().into_iter().next())
             else {

@@ -3,55 +3,13 @@
 
 mod books_common;
 mod common;
+mod dump_common;
 
 use books_common::{assert_no_violations, assert_same, catalog, contents, figures, fill};
 use common::{Database, Server, one, run_sql};
+use dump_common::{Dump, said, succeeds, tool};
 use postgres::Client;
-use std::fs;
 use std::path::PathBuf;
-use std::process::Output;
-
-/// A dump in the server's directory, where the server's user may write.
-struct Dump(PathBuf);
-
-impl Dump {
-    fn of(server: &Server, database: &str, options: &[&str]) -> Dump {
-        let file = PathBuf::from(server.host()).join(format!("dump-{database}"));
-        let path = file.display().to_string();
-        let mut arguments = vec!["-f", &path];
-        arguments.extend(options);
-        succeeds(&tool(server, "pg_dump", database, &arguments));
-        Dump(file)
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().expect("a path in UTF-8")
-    }
-}
-
-impl Drop for Dump {
-    fn drop(&mut self) {
-        let _ =
-            if self.0.is_dir() { fs::remove_dir_all(&self.0) } else { fs::remove_file(&self.0) };
-    }
-}
-
-/// Runs one of PostgreSQL's programs on a database.
-fn tool(server: &Server, program: &str, database: &str, arguments: &[&str]) -> Output {
-    let port = server.port().to_string();
-    let mut all = vec!["-h", server.host(), "-p", &port, "-U", "postgres", "-d", database];
-    all.extend(arguments);
-    server.run(server.bin(program), &all)
-}
-
-#[track_caller]
-fn succeeds(output: &Output) {
-    assert!(output.status.success(), "{}", said(output));
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
 
 /// Books with rights and policies that somebody gave, which a dump has to carry along.
 fn filled(server: &Server) -> (Database, String) {

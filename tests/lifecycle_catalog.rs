@@ -77,7 +77,19 @@ fn the_books_are_not_members_of_the_extension() {
            AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'exa_billing')
          ORDER BY 1",
     );
-    assert_eq!(members, ["pg_proc", "pg_type"]);
+    assert_eq!(members, ["pg_event_trigger", "pg_proc", "pg_type"]);
+    let events = texts(
+        &mut client,
+        "SELECT concat_ws(' ', evtname, evtevent, evtenabled, evtfoid::regproc) FROM pg_event_trigger ORDER BY 1",
+    );
+    assert_eq!(
+        events,
+        [
+            "exa_billing_follow_altered_tables ddl_command_end A exa_billing.follow_altered_tables",
+            "exa_billing_guard_concurrent_detach ddl_command_start A exa_billing.guard_concurrent_detach",
+            "exa_billing_guard_dropped_objects sql_drop A exa_billing.guard_dropped_objects",
+        ]
+    );
     let tables = texts(
         &mut client,
         "SELECT t.typname::text FROM pg_depend JOIN pg_type AS t ON t.oid = objid

@@ -54,7 +54,7 @@ impl Drop for Role {
 }
 
 /// Every function that writes, with arguments that would do something.
-const WRITING: [(&str, &str); 20] = [
+const WRITING: [(&str, &str); 27] = [
     ("record_exa_usage", "'u', '/search', 5000"),
     ("record_exa_response", "'u', '/search', '{\"costDollars\": {\"total\": 0.005}}'"),
     (
@@ -71,9 +71,16 @@ const WRITING: [(&str, &str); 20] = [
     ("recompute_user_balances", "'u'"),
     ("recompute_organization_balances", "'o'"),
     ("recompute_next_owner", "true, false, true"),
+    ("record_degraded_interval", "'2026-11-20 10:00Z', '2026-11-22 10:00Z', 'restored'"),
+    ("resolve_degraded_interval", "gen_random_uuid()"),
+    ("rebuild_rollups", "'user', 'u', '2026-11-20 10:00Z', '2026-11-22 10:00Z'"),
+    ("backfill_next_hours", "true, '2026-11-20 10:00Z', '2026-11-22 10:00Z', false"),
     ("set_free_allowance", "5000, '2030-01-01'"),
     ("set_organization_member", "'o', 'u', 'member'"),
     ("remove_organization_member", "'o', 'u'"),
+    ("grant_application", "'pg_monitor'"),
+    ("grant_operator", "'pg_monitor'"),
+    ("grant_auditor", "'pg_monitor'"),
     ("maintain_partitions", ""),
     ("post_spend", ""),
     ("retry_blocked_spend", ""),
@@ -97,10 +104,13 @@ fn no_writing_function_is_left_out_here() {
     let db = Server::shared().database();
     let mut expected: Vec<&str> = WRITING.iter().map(|(name, _)| *name).collect();
     expected.sort_unstable();
+    // What triggers call is nobody's to call.
     let writing = texts(
         &mut db.client(),
         "SELECT proname::text FROM pg_proc
-         WHERE pronamespace = 'exa_billing'::regnamespace AND prosecdef ORDER BY proname COLLATE \"C\"",
+         WHERE pronamespace = 'exa_billing'::regnamespace AND prosecdef
+           AND prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
+         ORDER BY proname COLLATE \"C\"",
     );
     assert_eq!(writing, expected);
 }
@@ -266,6 +276,26 @@ const CANARY: &str = "
         RETURN coalesce(new, old);
     END $$;";
 
+/// Two tables of a role, the first of them attached: what goes past the functions above.
+fn give_ledgers(admin: &mut Client, role: &Role) {
+    let name = &role.name;
+    run_sql(
+        admin,
+        &format!(
+            "CREATE TABLE ledger (u text, cost bigint, at timestamptz); CREATE TABLE other (LIKE ledger);
+             ALTER TABLE ledger OWNER TO {name}; ALTER TABLE other OWNER TO {name}"
+        ),
+    );
+    run_sql(admin, &attach("ledger"));
+}
+
+fn attach(table: &str) -> String {
+    format!(
+        "SELECT exa_billing.attach_spend_source('{table}', '{table}', 'variable', 's', '{{\"user_id\": \"u\",
+             \"organization_id\": {{\"value\": null}}, \"amount\": \"cost\", \"created_at\": \"at\"}}')"
+    )
+}
+
 /// Everything that writes says 42501 and names the table; nothing hostile ran, nothing was written.
 #[track_caller]
 fn assert_refused(client: &mut Client, admin: &mut Client, table: &str, what: &str) {
@@ -279,6 +309,14 @@ fn assert_refused(client: &mut Client, admin: &mut Client, table: &str, what: &s
     for (function, arguments) in WRITING {
         refused(error_of(client, &call(function, arguments)), function);
     }
+    for (statement, function) in [
+        ("INSERT INTO ledger VALUES ('u', 5, now())", "capture_spend"),
+        ("ALTER TABLE ledger RENAME cost TO price", "follow_altered_tables"),
+        (&attach("other"), "attach_spend_source"),
+        ("SELECT exa_billing.detach_spend_source('ledger')", "detach_spend_source"),
+    ] {
+        refused(error_of(client, statement), function);
+    }
     let canary = texts(admin, "SELECT c::text FROM hostile.canary AS c");
     assert_eq!(canary, [""; 0], "{what}");
     assert_same(what, &before, &contents(admin));
@@ -290,6 +328,7 @@ fn what_somebody_put_onto_a_table_stops_all_writing_until_it_is_gone() {
     let mut admin = db.client();
     run_sql(&mut admin, &format!("{CANARY} SELECT exa_billing.setup()"));
     let role = Role::operator(&db);
+    give_ledgers(&mut admin, &role);
     let mut client = db.client_as(&role.name);
     let charge = call("record_exa_usage", "'u', '/search', 5000");
     run_sql(&mut client, &charge);
@@ -333,6 +372,7 @@ fn what_somebody_put_onto_a_table_stops_all_writing_until_it_is_gone() {
         trigger("accounts", "AFTER INSERT OR UPDATE"),
         trigger("idempotency_keys", "BEFORE INSERT"),
         trigger("storage_migrations", "BEFORE INSERT"),
+        trigger("spend_sources", "BEFORE UPDATE"),
         default("accounts", "minimum_balance_microdollars", "hostile.sing('default')"),
         default("credit_transactions", "description", "hostile.sing('default')::text"),
         default(&partition, "feature_id", "hostile.sing('default')::text"),
@@ -418,16 +458,15 @@ fn a_role_with_the_right_to_make_triggers_gains_nothing() {
 fn a_guard_with_a_condition_of_somebody_else_is_refused() {
     let db = Server::shared().database();
     let mut admin = db.client();
+    run_sql(&mut admin, &format!("{CANARY} SELECT exa_billing.setup()"));
+    let role = Role::operator(&db);
+    give_ledgers(&mut admin, &role);
     run_sql(
         &mut admin,
-        &format!(
-            "{CANARY} SELECT exa_billing.setup();
-             CREATE TRIGGER t BEFORE INSERT OR UPDATE OR DELETE ON exa_billing.unposted_spend
-                 FOR EACH ROW WHEN (hostile.sing('when') = 0)
-                 EXECUTE FUNCTION exa_billing.refuse_change();"
-        ),
+        "CREATE TRIGGER t BEFORE INSERT OR UPDATE OR DELETE ON exa_billing.unposted_spend
+             FOR EACH ROW WHEN (hostile.sing('when') = 0)
+             EXECUTE FUNCTION exa_billing.refuse_change();",
     );
-    let role = Role::operator(&db);
     let mut client = db.client_as(&role.name);
     assert_refused(&mut client, &mut admin, "unposted_spend", "a condition");
     run_sql(&mut admin, "DROP TRIGGER t ON exa_billing.unposted_spend");

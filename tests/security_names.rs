@@ -51,6 +51,8 @@ const LIES: &str = r"
         AS 'BEGIN PERFORM $.trace(''trigger''); RETURN new; END';
     CREATE TYPE $.recorded_usage AS (n int);
     CREATE TYPE $.recompute_step AS (n int);
+    CREATE TYPE $.backfill_step AS (n int);
+    CREATE TYPE $.rollup_mismatch AS (n int);
     CREATE DOMAIN $.bool AS pg_catalog.bool CHECK ($.now() IS NULL);
     CREATE DOMAIN $.uuid AS pg_catalog.uuid CHECK ($.now() IS NULL);
 ";
@@ -85,6 +87,15 @@ const CALLS: &str = "
         '[{\"user_id\": \"u\", \"path\": \"/contents\", \"cost_microdollars\": 100}]');
     SELECT exa_billing.record_spend('organization', 'o', 700, 'variable', 's', 'p',
         actor_user_id => 'u', require_balance => true);
+    CREATE TABLE lies.ledger (who text, cost pg_catalog.int8, at pg_catalog.timestamptz);
+    SELECT exa_billing.attach_spend_source('ledger', 'lies.ledger', 'variable', 's', '{\"user_id\": \"who\",
+        \"organization_id\": {\"value\": \"o\"}, \"amount\": \"cost\", \"created_at\": \"at\",
+        \"where\": [{\"column\": \"cost\", \"op\": \">\", \"value\": 5}]}', on_delete => 'keep');
+    INSERT INTO lies.ledger SELECT 'u', n, pg_catalog.clock_timestamp()
+        FROM pg_catalog.generate_series(1, 9) AS n;
+    UPDATE lies.ledger SET at = at;
+    DELETE FROM lies.ledger WHERE cost OPERATOR(pg_catalog.=) 9;
+    SELECT exa_billing.verify_books();
     SELECT exa_billing.post_spend(3);
     SELECT exa_billing.maintain_partitions();
     SELECT exa_billing.retry_blocked_spend();
@@ -94,6 +105,11 @@ const CALLS: &str = "
     SELECT exa_billing.exa_monthly_usage('u');
     SELECT exa_billing.credit_blocks('organization', 'o');
     SELECT exa_billing.account_statement('organization', 'o', pg_catalog.now() - interval '1 day', pg_catalog.now());
+    SELECT exa_billing.spend_by_hour('organization', 'o', '2026-01-01 00:00Z', '2026-01-02 00:00Z');
+    SELECT exa_billing.spend_series('organization', 'o', '7d');
+    SELECT exa_billing.rolling_spend('organization', 'o', '1 day');
+    SELECT exa_billing.top_spend_drivers('organization', 'o', pg_catalog.now() - interval '1 day', pg_catalog.now());
+    SELECT exa_billing.spend_evidence('organization', 'o', '24h');
     SELECT exa_billing.recompute_baselines('organization', 'o');
     SELECT exa_billing.import_opening_balance('user', 'w', 900, 100, pg_catalog.now(), 'w');
     SELECT exa_billing.grant_credit('user', 'w', 77, pg_catalog.now() + interval '1 day');
@@ -103,6 +119,19 @@ const CALLS: &str = "
     SELECT exa_billing.close_out_credits('user', 'w');
     SELECT exa_billing.recompute_user_balances('u');
     SELECT exa_billing.recompute_organization_balances('o', dry_run => true);
+    SELECT exa_billing.resolve_degraded_interval(exa_billing.record_degraded_interval(
+        '2020-01-01Z', '2020-01-02Z', 'r', 'user', 'u'));
+    SELECT exa_billing.rebuild_rollups('organization', 'o', '2020-01-01Z', '2040-01-01Z');
+    SELECT exa_billing.reconcile_rollups('2020-01-01Z', '2040-01-01Z');
+    SELECT exa_billing.detach_spend_source('ledger');
+    SELECT exa_billing.attach_spend_source('ledger', 'lies.ledger', 'variable', 's', '{\"user_id\": \"who\",
+        \"organization_id\": {\"value\": \"o\"}, \"amount\": \"cost\", \"created_at\": \"at\"}',
+        backfill => true);
+    ALTER TABLE lies.ledger RENAME cost TO price;
+    SELECT exa_billing.rebuild_rollups('organization', 'o', '2024-05-15 12:00Z', '2024-05-15 13:00Z');
+    SELECT exa_billing.reconcile_rollups('2024-05-15 12:00Z', '2024-05-15 13:00Z');
+    SELECT exa_billing.spend_evidence('organization', 'o', '24h', pg_catalog.now());
+    SELECT exa_billing.detach_spend_source('ledger');
     SELECT exa_billing.verify_books();";
 
 /// The figures of the calls, made by a role that is no superuser in the given search_path. The
@@ -128,8 +157,9 @@ fn figures_under(db: &Database, lies: &str, search_path: &str) -> (Vec<String>, 
     // Reading functions have the caller's rights.
     run_sql(&mut admin, &format!("GRANT SELECT ON ALL TABLES IN SCHEMA exa_billing TO {role}"));
     run_sql(&mut client, rest);
-    // It commits, so it is called alone.
+    // They commit, so they are called alone.
     run_sql(&mut client, "CALL exa_billing.recompute_all_balances(dry_run => false)");
+    run_sql(&mut client, "CALL exa_billing.backfill_rollups('2020-01-01Z', '2040-01-01Z', false)");
     let shown = shown_to(&mut client);
 
     let traces = texts(&mut admin, "SELECT DISTINCT t::text FROM canary.trace AS t");

@@ -29,6 +29,16 @@ const FIGURES: &str = "
                    FROM owners AS u
                    CROSS JOIN (SELECT id FROM owners WHERE kind = 'organization' UNION ALL SELECT NULL) AS o,
                    exa_billing.check_exa_usage(u.id, o.id, u.at) AS c WHERE u.kind = 'user'),
+        'evidence', (SELECT jsonb_agg(exa_billing.spend_evidence(kind, id, '24h', at) ORDER BY kind, id)
+                     FROM owners),
+        'rolling', (SELECT jsonb_agg(jsonb_build_array(kind, id, r) ORDER BY kind, id)
+                    FROM owners, exa_billing.rolling_spend(kind, id, '5 hours', at) AS r),
+        'hours', (SELECT jsonb_agg(jsonb_build_array(o.kind, o.id, h) ORDER BY o.kind, o.id, h.hour_start)
+                  FROM owners AS o, date_trunc('hour', o.at, 'UTC') AS hour, exa_billing.spend_by_hour(
+                      o.kind, o.id, hour - interval '8 hours', hour + interval '1 hour') AS h),
+        'mismatches', (SELECT jsonb_agg(m ORDER BY m::text)
+                       FROM (SELECT date_trunc('hour', at, 'UTC') AS hour FROM owners LIMIT 1) AS o,
+                       exa_billing.reconcile_rollups(hour - interval '72 hours', hour + interval '1 hour') AS m),
         'account_balances', (SELECT jsonb_agg(v ORDER BY owner_kind, owner_id)
                              FROM exa_billing.account_balances AS v),
         'exa_monthly_usage_current', (SELECT jsonb_agg(v ORDER BY user_id, organization_id, month)
@@ -49,6 +59,8 @@ fn filled(server: &Server) -> Database {
              SELECT 'user' AS kind, 'user-' || n AS id, now() AS at FROM generate_series(0, 5) AS n
              UNION ALL
              SELECT 'organization', 'org-' || n, now() FROM generate_series(0, 2) AS n;
+         -- Half of the hours are in the rollups, the others are read from the journals.
+         UPDATE exa_billing.spend_sources SET covered_from = covered_from - interval '4 hours';
          SELECT exa_billing.set_free_allowance(30000, '2020-01-01', overage_rule => 'split');
          SELECT exa_billing.set_organization_member('org-' || n % 3, 'user-' || n, 'member', 500000)
              FROM generate_series(0, 5) AS n;
@@ -248,7 +260,7 @@ fn a_standby_reads_the_same_figures_and_refuses_to_write() {
     assert_eq!(figures(&mut standby), figures(&mut primary));
 }
 
-const WRITERS: [&str; 20] = [
+const WRITERS: [&str; 24] = [
     "setup()",
     "record_exa_usage('user-1', '/search', 5)",
     "record_exa_usage('new', '/search', 5, idempotency_key => 'k')",
@@ -269,6 +281,10 @@ const WRITERS: [&str; 20] = [
     "remove_organization_member('org-1', 'nobody')",
     "post_spend()",
     "retry_blocked_spend()",
+    "record_degraded_interval('2026-11-20 10:00Z', '2026-11-22 10:00Z', 'restored')",
+    "resolve_degraded_interval(gen_random_uuid())",
+    "rebuild_rollups('user', 'user-1', '2026-11-20 10:00Z', '2026-11-22 10:00Z')",
+    "backfill_next_hours(true, '2026-11-20 10:00Z', '2026-11-22 10:00Z', true)",
 ];
 
 // What looks first and finds nothing to do would otherwise succeed today and fail tomorrow; and a

@@ -70,7 +70,8 @@ FROM (
     FROM exa_billing.unposted_entries
     WHERE spend_record_count <> 0 OR amount_microdollars <> 0
 ) AS figures
-GROUP BY owner_kind, owner_id, hour_start, spend_category;
+GROUP BY owner_kind, owner_id, hour_start, spend_category
+HAVING sum(total_microdollars) <> 0 OR sum(spend_record_count) <> 0;
 COMMENT ON VIEW exa_billing.spend_hourly IS
     'Charged spend per owner, UTC hour and category, in microdollars: posted and unposted.';
 
@@ -92,12 +93,42 @@ FROM (
     WHERE spend_record_count <> 0 OR amount_microdollars <> 0
 ) AS figures
 GROUP BY owner_kind, owner_id, hour_start, spend_category, source, product_key, feature_key,
-         model_or_plan_key, provider_key, actor_user_id;
+         model_or_plan_key, provider_key, actor_user_id
+HAVING sum(total_microdollars) <> 0 OR sum(spend_record_count) <> 0;
 COMMENT ON VIEW exa_billing.spend_drivers_hourly IS
     'Charged spend per owner, UTC hour and driver, readable, in microdollars: posted and unposted.';
+
+-- A branch for each kind of owner, so that a condition on the owner finds an index and the other
+-- branches are not even planned.
+CREATE OR REPLACE VIEW exa_billing.spend_entries WITH (security_invoker = true) AS
+SELECT 'user' AS owner_kind, user_id AS owner_id, user_id AS actor_user_id, 'exa' AS journal,
+       usage_id AS entry_id, 'variable' AS spend_category, 'other' AS source, 'exa' AS product_key,
+       CASE WHEN path IN ('/search', '/contents', '/findSimilar', '/answer', '/context')
+            THEN substr(path, 2) ELSE 'other' END AS feature_key,
+       'other' AS model_or_plan_key, 'exa' AS provider_key,
+       charged_microdollars AS amount_microdollars, 1::bigint AS spend_record_count,
+       created_at, recorded_at
+FROM exa_billing.exa_usage_log
+WHERE organization_id IS NULL AND charged_microdollars > 0
+UNION ALL
+SELECT 'organization', organization_id, user_id, 'exa', usage_id, 'variable', 'other', 'exa',
+       CASE WHEN path IN ('/search', '/contents', '/findSimilar', '/answer', '/context')
+            THEN substr(path, 2) ELSE 'other' END,
+       'other', 'exa', charged_microdollars, 1, created_at, recorded_at
+FROM exa_billing.exa_usage_log
+WHERE organization_id IS NOT NULL AND charged_microdollars > 0
+UNION ALL
+SELECT owner_kind, owner_id, coalesce(actor_user_id, CASE owner_kind WHEN 'user' THEN owner_id END),
+       'spend', spend_id, spend_category,
+       CASE WHEN source IN ('ai_gateway', 'kiloclaw', 'coding_plan') THEN source ELSE 'other' END,
+       product_key, feature_key, model_or_plan_key, provider_key, amount_microdollars,
+       spend_record_count, created_at, recorded_at
+FROM exa_billing.spend_log;
+COMMENT ON VIEW exa_billing.spend_entries IS
+    'Every charge in the product''s own journals, with its driver, in microdollars; what attached tables hold is read from them. Always with bounds on created_at: the journals are partitioned by it.';
 
 CREATE OR REPLACE VIEW exa_billing.progress WITH (security_invoker = true) AS
 SELECT procedure_name, arguments, done, total, changed, failed, started_at, updated_at, finished_at
 FROM exa_billing.procedure_progress;
 COMMENT ON VIEW exa_billing.progress IS
-    'Long procedures: how many owners are done, changed and failed. finished_at is null while one runs or waits to be called again.';
+    'Long procedures: how many owners (recompute_all_balances) or hours (backfill_rollups) are done; changed and failed count owners, in a backfill once for each UTC day. finished_at is null while one runs or waits to be called again.';

@@ -126,3 +126,72 @@ CREATE TYPE exa_billing.statement_line AS (
 );
 COMMENT ON TYPE exa_billing.statement_line IS
     'A line of an account statement: balance_brought_forward, grant, expiration, adjustment, opening_balance or spend; amount signed, balance after it, in microdollars.';
+
+CREATE TYPE exa_billing.spend_hour AS (
+    hour_start timestamptz,
+    is_covered boolean,
+    total_microdollars bigint,
+    variable_microdollars bigint,
+    scheduled_microdollars bigint,
+    spend_record_count bigint
+);
+COMMENT ON TYPE exa_billing.spend_hour IS
+    'Spend of one UTC hour, in microdollars; null where it is not known. is_covered: the rollups hold the hour.';
+
+CREATE TYPE exa_billing.spend_bucket AS (
+    bucket_start timestamptz,
+    bucket_end timestamptz,
+    covered_hours int,
+    total_hours int,
+    total_microdollars bigint,
+    variable_microdollars bigint,
+    scheduled_microdollars bigint,
+    spend_record_count bigint
+);
+COMMENT ON TYPE exa_billing.spend_bucket IS
+    'Spend of some hours in a row, in microdollars; null where none of them is known. covered_hours of total_hours are in the rollups.';
+
+CREATE TYPE exa_billing.spend_window AS (
+    total_microdollars bigint,
+    variable_microdollars bigint,
+    scheduled_microdollars bigint,
+    spend_record_count bigint,
+    is_complete boolean
+);
+COMMENT ON TYPE exa_billing.spend_window IS
+    'Spend of a window, in microdollars; null where nothing of it is known. is_complete: every hour of it is known.';
+
+CREATE TYPE exa_billing.spend_driver AS (
+    spend_category text,
+    source text,
+    product_key text,
+    feature_key text,
+    model_or_plan_key text,
+    provider_key text,
+    actor_user_id text,
+    total_microdollars bigint,
+    spend_record_count bigint
+);
+COMMENT ON TYPE exa_billing.spend_driver IS
+    'What money went on: everything spent on the same dimensions by the same actor, in microdollars.';
+
+CREATE TYPE exa_billing.rollup_mismatch AS (
+    mismatch_type text,
+    hour_start timestamptz,
+    owner_kind text,
+    owner_id text,
+    spend_category text,
+    expected_microdollars numeric,
+    actual_microdollars numeric,
+    expected_record_count numeric,
+    actual_record_count numeric,
+    detail text
+);
+COMMENT ON TYPE exa_billing.rollup_mismatch IS
+    'Where rollups and journals differ: expected is what the journals say, actual what is posted and unposted, in microdollars and charges. An unknown source has the sum of its charges as actual; a hole in the coverage has its first hour, and its end in detail.';
+
+CREATE TYPE exa_billing.backfill_step AS (
+    is_finished boolean,
+    notice text
+);
+COMMENT ON TYPE exa_billing.backfill_step IS 'What one step of backfill_rollups tells the procedure.';

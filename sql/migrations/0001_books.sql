@@ -114,6 +114,70 @@ CREATE TABLE exa_billing.spend_hourly_drivers (
 COMMENT ON TABLE exa_billing.spend_hourly_drivers IS
     'Posted spend per owner, UTC hour and driver (dimension and acting user; an empty actor is nobody known), in microdollars.';
 
+-- Reconciling and backfilling look at everybody's hours of a day. A block range index costs posting
+-- next to nothing, and rows arrive almost in the order of their hours.
+CREATE INDEX spend_hourly_totals_hour_idx ON exa_billing.spend_hourly_totals
+    USING brin (hour_start) WITH (pages_per_range = 32);
+CREATE INDEX spend_hourly_drivers_hour_idx ON exa_billing.spend_hourly_drivers
+    USING brin (hour_start) WITH (pages_per_range = 32);
+
+-- Sources -----------------------------------------------------------------------------------
+
+CREATE TABLE exa_billing.spend_sources (
+    source_name text COLLATE "C" NOT NULL,
+    is_own boolean NOT NULL,
+    relation_schema text COLLATE "C" NOT NULL,
+    relation_name text COLLATE "C" NOT NULL,
+    relation_oid oid,
+    partition_oids oid[],
+    spend_category text COLLATE "C",
+    source text COLLATE "C",
+    column_map jsonb,
+    on_delete text COLLATE "C",
+    counts_from timestamptz,
+    covered_from timestamptz NOT NULL,
+    attached_at timestamptz NOT NULL,
+    detached_at timestamptz,
+    closed_before timestamptz,
+    CONSTRAINT spend_sources_pkey PRIMARY KEY (source_name),
+    CONSTRAINT spend_sources_category_check CHECK (spend_category IN ('variable', 'scheduled')),
+    CONSTRAINT spend_sources_on_delete_check CHECK (on_delete IN ('reverse', 'keep')),
+    CONSTRAINT spend_sources_own_check CHECK (is_own = (column_map IS NULL))
+);
+COMMENT ON TABLE exa_billing.spend_sources IS
+    'Every journal of spend: the product''s own, and the application''s tables that are or were attached. Written by attach_spend_source() and detach_spend_source().';
+COMMENT ON COLUMN exa_billing.spend_sources.relation_name IS
+    'The table as it was last known by name; the oid goes first while it is right, the name after a restore.';
+COMMENT ON COLUMN exa_billing.spend_sources.column_map IS
+    'What each part of a charge is read from; every column by its name and its number, so that it may be renamed.';
+COMMENT ON COLUMN exa_billing.spend_sources.counts_from IS
+    'Rows dated earlier are in no figure; null: all rows count.';
+COMMENT ON COLUMN exa_billing.spend_sources.covered_from IS
+    'The UTC hour from which the hourly rollups hold this journal: an hour without rows is zero from there on, and unknown before.';
+COMMENT ON COLUMN exa_billing.spend_sources.closed_before IS
+    'When the table was detached, its rows dated earlier were replaced by rows of spend_log; attached again, they never count a second time.';
+
+CREATE TABLE exa_billing.spend_degraded_intervals (
+    interval_id uuid NOT NULL,
+    owner_kind text COLLATE "C",
+    owner_id text COLLATE "C",
+    from_hour timestamptz NOT NULL,
+    to_hour timestamptz NOT NULL,
+    reason text NOT NULL,
+    detected_at timestamptz NOT NULL,
+    resolved_at timestamptz,
+    CONSTRAINT spend_degraded_intervals_pkey PRIMARY KEY (interval_id),
+    CONSTRAINT spend_degraded_intervals_owner_check CHECK (
+        (owner_kind IS NULL) = (owner_id IS NULL) AND owner_kind IN ('user', 'organization')),
+    CONSTRAINT spend_degraded_intervals_hours_check CHECK (
+        from_hour < to_hour AND from_hour = date_trunc('hour', from_hour, 'UTC')
+        AND to_hour = date_trunc('hour', to_hour, 'UTC'))
+);
+CREATE INDEX spend_degraded_intervals_open_idx
+    ON exa_billing.spend_degraded_intervals (from_hour, to_hour) WHERE resolved_at IS NULL;
+COMMENT ON TABLE exa_billing.spend_degraded_intervals IS
+    'Hours whose rollups are not trusted, of one owner or (owner null) of all: while an interval is open, reads take its hours from the journals.';
+
 -- Journals ----------------------------------------------------------------------------------
 
 CREATE TABLE exa_billing.exa_usage_log (
@@ -300,6 +364,15 @@ CREATE INDEX organization_members_user_idx ON exa_billing.organization_members (
 COMMENT ON TABLE exa_billing.organization_members IS
     'Who may spend for an organization, in which role, and how much a UTC day; a null limit is none.';
 
+CREATE TABLE exa_billing.access_grants (
+    role_name text COLLATE "C" NOT NULL,
+    granted_as text COLLATE "C" NOT NULL,
+    granted_at timestamptz NOT NULL,
+    CONSTRAINT access_grants_pkey PRIMARY KEY (role_name, granted_as)
+);
+COMMENT ON TABLE exa_billing.access_grants IS
+    'Which roles were given which rights as a whole, so that setup() can give them what later versions bring.';
+
 -- What long procedures have done so far --------------------------------------------------------
 
 CREATE TABLE exa_billing.procedure_progress (
@@ -307,6 +380,7 @@ CREATE TABLE exa_billing.procedure_progress (
     arguments text COLLATE "C" NOT NULL,
     after_owner_kind text COLLATE "C" NOT NULL,
     after_owner_id text COLLATE "C" NOT NULL,
+    before_hour timestamptz,
     total bigint NOT NULL,
     done bigint NOT NULL,
     changed bigint NOT NULL,
@@ -317,4 +391,4 @@ CREATE TABLE exa_billing.procedure_progress (
     CONSTRAINT procedure_progress_pkey PRIMARY KEY (procedure_name, arguments)
 );
 COMMENT ON TABLE exa_billing.procedure_progress IS
-    'How far each long procedure has come, by its arguments: a run that was stopped goes on after the last owner it finished. Shown by the view progress.';
+    'How far each long procedure has come, by its arguments: a run that was stopped goes on after the last owner, or before the last hour, it finished. Shown by the view progress.';

@@ -1,39 +1,35 @@
 -- One month of the journals against every figure made from it. $1 and $2 the owner to look at
--- (null: all), $3 and $4 the month's start and end, $5 its first day. Posted + unposted in one
--- statement; the parents are read with bounds, so that one partition each is touched.
+-- (null: all), $3 and $4 the month's start and end, $5 its first day, $6 … $17 what attached tables
+-- say (the columns of sources::columns). Posted + unposted in one statement; the parents are read
+-- with bounds, so that one partition each is touched.
 WITH exa AS MATERIALIZED (
     SELECT usage_id, user_id, organization_id, cost_microdollars AS cost,
            charged_microdollars AS charged, charged_to_balance, created_at,
            CASE WHEN organization_id IS NULL THEN 'user' ELSE 'organization' END AS owner_kind,
-           coalesce(organization_id, user_id) AS owner_id,
-           CASE WHEN path IN ('/search', '/contents', '/findSimilar', '/answer', '/context')
-                THEN substr(path, 2) ELSE 'other' END AS feature_key
+           coalesce(organization_id, user_id) AS owner_id
     FROM exa_billing.exa_usage_log
     WHERE created_at >= $3 AND created_at < $4
       AND ($1 IS NULL OR CASE $1 WHEN 'user' THEN user_id = $2 ELSE organization_id = $2 END)
 ), other AS MATERIALIZED (
-    SELECT spend_id, owner_kind, owner_id, actor_user_id, spend_category, product_key, feature_key,
-           model_or_plan_key, provider_key, amount_microdollars AS amount, spend_record_count AS records,
-           CASE WHEN source IN ('ai_gateway', 'kiloclaw', 'coding_plan') THEN source ELSE 'other' END AS source,
-           created_at
-    FROM exa_billing.spend_log
+    SELECT spend_id FROM exa_billing.spend_log
     WHERE created_at >= $3 AND created_at < $4
       AND ($1 IS NULL OR (owner_kind = $1 AND owner_id = $2))
 ), waiting AS MATERIALIZED (
     SELECT * FROM exa_billing.unposted_entries WHERE month = $5
 ), spent AS (
     SELECT owner_kind, owner_id, date_trunc('hour', created_at, 'UTC') AS hour_start,
-           (created_at AT TIME ZONE 'UTC')::date AS usage_date, 'variable' AS spend_category,
-           'other' AS source, 'exa' AS product_key, feature_key, 'other' AS model_or_plan_key,
-           'exa' AS provider_key, user_id AS actor_user_id, charged AS amount, 1 AS records
-    FROM exa
-    WHERE charged > 0 AND ($1 IS NULL OR (owner_kind = $1 AND owner_id = $2))
+           (created_at AT TIME ZONE 'UTC')::date AS usage_date, spend_category, source, product_key,
+           feature_key, model_or_plan_key, provider_key, actor_user_id,
+           amount_microdollars AS amount, spend_record_count AS records
+    FROM exa_billing.spend_entries
+    WHERE created_at >= $3 AND created_at < $4
+      AND ($1 IS NULL OR (owner_kind = $1 AND owner_id = $2))
     UNION ALL
-    SELECT owner_kind, owner_id, date_trunc('hour', created_at, 'UTC'),
-           (created_at AT TIME ZONE 'UTC')::date, spend_category, source, product_key, feature_key,
-           model_or_plan_key, provider_key,
-           coalesce(actor_user_id, CASE owner_kind WHEN 'user' THEN owner_id END), amount, records
-    FROM other
+    SELECT owner_kind, owner_id, hour_start, (hour_start AT TIME ZONE 'UTC')::date, spend_category,
+           source, product_key, feature_key, model_or_plan_key, provider_key, actor_user_id, amount, records
+    FROM unnest($6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+        AS attached(owner_kind, owner_id, hour_start, spend_category, source, product_key, feature_key,
+                    model_or_plan_key, provider_key, actor_user_id, amount, records)
 ), violations AS (
     SELECT 'I1' AS invariant, owner_kind, owner_id, cost::numeric AS expected, charged::numeric AS actual,
            format('request %s is charged more than its cost, or less than nothing', usage_id) AS detail

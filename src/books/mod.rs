@@ -5,10 +5,10 @@ mod guard;
 mod refuse_change;
 mod scripts;
 mod setup;
-mod verify;
 
 pub use guard::init;
 pub use refuse_change::KeepingBaselines;
+pub use setup::set_up;
 
 use crate::error::{BillingError, Kind, Result};
 use crate::spi;

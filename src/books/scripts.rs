@@ -6,12 +6,13 @@ use sha2::{Digest, Sha256};
 
 const GUARDS: &str = include_str!("../../sql/books/guards.sql");
 const VIEWS: &str = include_str!("../../sql/books/views.sql");
-const VIEW_NAMES: [&str; 6] = [
+const VIEW_NAMES: [&str; 7] = [
     "unposted_entries",
     "account_balances",
     "exa_monthly_usage_current",
     "spend_hourly",
     "spend_drivers_hourly",
+    "spend_entries",
     "progress",
 ];
 

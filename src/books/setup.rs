@@ -2,9 +2,8 @@
 
 use super::{FIRST_TABLE, guard, scripts};
 use crate::error::{BillingError, Kind, Result};
-use crate::spi::{self, Answer, Composite, RowSet, Statement, values};
+use crate::spi::{self, Statement, values};
 use crate::{guc, partitions};
-use pgrx::prelude::*;
 
 struct Migration {
     version: i32,
@@ -57,7 +56,8 @@ pub fn set_up() -> Result<i32> {
     }
     spi::run_script(SEEDS)?;
     scripts::apply_where_needed()?;
-    for report in make_partitions(Some(MONTHS_AHEAD))? {
+    let limit = guc::late_usage_limit_seconds();
+    for report in partitions::maintain(spi::clock(), limit, Some(MONTHS_AHEAD))? {
         if let Some(error) = report.error {
             pgrx::warning!("partition \"{}\" could not be made: {error}", report.partition);
         }
@@ -92,27 +92,4 @@ fn note_migrations() -> Result<()> {
     MIGRATIONS.iter().try_for_each(|migration| {
         NOTE_MIGRATION.execute(values![migration.version, migration.name, library])
     })
-}
-
-fn make_partitions(months_ahead: Option<i32>) -> Result<Vec<partitions::Report>> {
-    partitions::maintain(spi::clock(), guc::late_usage_limit_seconds(), months_ahead)
-}
-
-/// Makes or renews the books; returns their storage version.
-#[pg_extern(sql = false)]
-fn setup() -> Answer<i32> {
-    spi::require_writable("exa_billing.setup()");
-    Ok(set_up()?)
-}
-
-/// Makes the monthly partitions that are missing and reports on each month.
-#[pg_extern(sql = false)]
-fn maintain_partitions(months_ahead: Option<i32>) -> Answer<RowSet> {
-    super::enter_for_writing("exa_billing.maintain_partitions()")?;
-    let reports = make_partitions(months_ahead)?;
-    let rows = reports.iter().map(|report| {
-        let error = report.error.as_deref();
-        Composite::new(values![&report.partition, report.from, report.to, report.created, error])
-    });
-    Ok(rows.collect())
 }

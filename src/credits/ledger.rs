@@ -2,8 +2,9 @@
 
 use super::expiration::{Closing, OpenGrant};
 use crate::books::KeepingBaselines;
-use crate::error::Result;
+use crate::error::{BillingError, Result};
 use crate::owner::Owner;
+use crate::sources;
 use crate::spi::{Row, Statement, values};
 use crate::time::Instant;
 use std::collections::BTreeMap;
@@ -71,10 +72,21 @@ static CHANGE_ACCOUNT: Statement = Statement::kept(
      WHERE owner_kind = $1 AND owner_id = $2",
 );
 
+/// The part of an hour that only an attached table itself knows.
+const ATTACHED: &str = "SELECT coalesce(sum(amount), 0)::bigint FROM ({rows}) AS l";
+
 /// The owner's usage strictly before an instant, on the caller's snapshot.
 pub fn usage_before(owner: &Owner, instant: Instant) -> Result<i64> {
-    let arguments = values![owner.kind.as_str(), &owner.id, instant, instant.hour_start()];
-    Ok(USAGE_BEFORE.read_row(arguments, |row| row.get::<i64>(1))?.unwrap_or_default())
+    let hour_start = instant.hour_start();
+    let arguments = values![owner.kind.as_str(), &owner.id, instant, hour_start];
+    let mut used =
+        i128::from(USAGE_BEFORE.read_row(arguments, |row| row.get::<i64>(1))?.unwrap_or_default());
+    let window = (hour_start, instant);
+    sources::each_month_of_ledgers(ATTACHED, Some(owner), window, &[], |_, row| {
+        used += i128::from(row.get::<i64>(1)?);
+        Ok(())
+    })?;
+    i64::try_from(used).map_err(|_| BillingError::out_of_range("usage is out of range"))
 }
 
 /// The owner's usage before each of these instants, asking for each only once.

@@ -6,15 +6,8 @@ use crate::error::{BillingError, Result};
 use crate::owner::{Owner, OwnerKind};
 use crate::spi::{self, Answer, Composite, Statement, values};
 use pgrx::prelude::*;
-use std::cell::Cell;
-use std::time::{Duration, Instant};
 
 const PROCEDURE: &str = "recompute_all_balances";
-const NOTICE_INTERVAL: Duration = Duration::from_secs(3);
-
-thread_local! {
-    static LAST_NOTICE: Cell<Option<Instant>> = const { Cell::new(None) };
-}
 
 static BEGIN: Statement = Statement::kept(
     "INSERT INTO exa_billing.procedure_progress AS p
@@ -55,8 +48,8 @@ fn step(is_first: bool, dry_run: bool, keep_balance: bool) -> Result<(bool, Opti
     let run = values![PROCEDURE, &arguments];
     if is_first {
         BEGIN.execute(run)?;
-        LAST_NOTICE.set(Some(Instant::now()));
     }
+    let is_due = spi::notice_is_due(is_first);
     let position = POSITION.write_row(run, |row| {
         Ok((row.get::<String>(1)?, row.get::<String>(2)?, row.get::<i64>(3)?, row.get::<i64>(4)?))
     })?;
@@ -73,7 +66,7 @@ fn step(is_first: bool, dry_run: bool, keep_balance: bool) -> Result<(bool, Opti
     let (changed, failed) = recompute_or_report(&owner, dry_run, keep_balance)?;
     let (kind, id) = (owner.kind.as_str(), &owner.id);
     NOTE.execute(values![PROCEDURE, &arguments, kind, id, changed, failed])?;
-    Ok((false, notice_is_due().then(|| format!("{} of {total} owners recomputed", done + 1))))
+    Ok((false, is_due.then(|| format!("{} of {total} owners recomputed", done + 1))))
 }
 
 /// A failing owner is reported and skipped. Returns (changed, failed), each 0 or 1.
@@ -87,14 +80,6 @@ fn recompute_or_report(owner: &Owner, dry_run: bool, keep_balance: bool) -> Resu
         }
         Err(failure) => failure.raise(),
     }
-}
-
-fn notice_is_due() -> bool {
-    let is_due = LAST_NOTICE.get().is_none_or(|last| last.elapsed() >= NOTICE_INTERVAL);
-    if is_due {
-        LAST_NOTICE.set(Some(Instant::now()));
-    }
-    is_due
 }
 
 /// One owner of `recompute_all_balances`; called by the procedure, which commits after it.

@@ -5,6 +5,7 @@ use crate::books::KeepingBaselines;
 use crate::error::{BillingError, Result};
 use crate::owner::Owner;
 use crate::partitions;
+use crate::sources;
 use crate::spi::{Statement, values};
 use crate::time::Instant;
 use uuid::Uuid;
@@ -40,6 +41,10 @@ static WRITE_ACCOUNT: Statement = Statement::kept(
      SET total_microdollars_acquired = $3, microdollars_used = $4, next_credit_expiration_at = $5
      WHERE owner_kind = $1 AND owner_id = $2",
 );
+
+/// The same of attached tables. They do not say when a row was recorded, so none of theirs is late.
+const ATTACHED: &str =
+    "SELECT width_bucket(created_at, $5), sum(amount)::bigint FROM ({rows}) AS l GROUP BY 1";
 
 /// The cached figures of an owner, in microdollars.
 pub struct Figures {
@@ -107,6 +112,13 @@ pub fn usage(
             },
         )?;
     }
+    let always = (Instant(i64::MIN), Instant(i64::MAX));
+    let more = values![instants.to_vec()];
+    sources::each_month_of_ledgers(ATTACHED, Some(owner), always, more, |_, row| {
+        let slot = usize::try_from(row.get::<i32>(1)?).unwrap_or_default();
+        slots[slot] += i128::from(row.get::<i64>(2)?);
+        Ok(())
+    })?;
     let mut sum = 0;
     let mut sums = slots.into_iter().map(|amount| {
         sum += amount;

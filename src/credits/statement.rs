@@ -6,9 +6,11 @@ use crate::books;
 use crate::error::{BillingError, Result};
 use crate::owner::Owner;
 use crate::partitions;
+use crate::sources;
 use crate::spi::{Answer, Composite, RowSet, Statement, values};
-use crate::time::{self, Instant};
+use crate::time::{self, Day, Instant};
 use pgrx::prelude::*;
+use std::collections::BTreeMap;
 
 static ENTRIES: Statement = Statement::kept(
     "SELECT created_at,
@@ -26,6 +28,9 @@ static GRANTED_BEFORE: Statement = Statement::kept(
      WHERE owner_kind = $1 AND owner_id = $2 AND created_at < $3",
 );
 static SPEND: Statement = Statement::fresh(include_str!("../../sql/statements/spend_per_day.sql"));
+
+const ATTACHED: &str = "SELECT max(created_at), (created_at AT TIME ZONE 'UTC')::date, product_key,
+        count(*), sum(amount)::bigint FROM ({rows}) AS l GROUP BY 2, 3";
 
 /// One line; `amount` is signed: spend takes away.
 struct Line {
@@ -56,9 +61,28 @@ fn lines(owner: &Owner, from: Instant, to: Instant) -> Result<Vec<Line>> {
             })
         })?);
     }
+    lines.extend(attached_lines(owner, from, to)?);
     // Stable: at one instant the entries come first, as usage there counts as after them.
     lines.sort_by_key(|line| line.at);
     Ok(lines)
+}
+
+/// The charges of attached tables per UTC day and product.
+fn attached_lines(owner: &Owner, from: Instant, to: Instant) -> Result<Vec<Line>> {
+    let mut days: BTreeMap<(Day, String), (Instant, i64, i64)> = BTreeMap::new();
+    sources::each_month_of_ledgers(ATTACHED, Some(owner), (from, to), &[], |_, row| {
+        let product = sources::normalised(row.maybe::<String>(3)?.as_deref());
+        let (at, count, amount) = (row.get(1)?, row.get::<i64>(4)?, row.get::<i64>(5)?);
+        let sum = days.entry((row.get(2)?, product)).or_insert((at, 0, 0));
+        *sum = (sum.0.max(at), sum.1 + count, sum.2.saturating_add(amount));
+        Ok(())
+    })?;
+    let lines = days.into_iter().map(|((day, product), (at, count, amount))| {
+        let charges = if count == 1 { "charge" } else { "charges" };
+        let description = Some(format!("{product} on {day}, {count} {charges}"));
+        Line { at, kind: "spend".to_owned(), description, amount: -amount }
+    });
+    Ok(lines.collect())
 }
 
 /// The owner's balance before an instant, as the entries and journals have it.

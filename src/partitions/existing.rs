@@ -1,14 +1,14 @@
 //! The months the journals have.
 
 use crate::error::Result;
-use crate::spi::Statement;
+use crate::spi::{self, Statement};
 use crate::time::{Instant, Month};
 
-/// The lower bounds of the partitions. A bound is shown and read back under the same settings, so
-/// the session's TimeZone and DateStyle play no part.
+/// The lower bounds of the partitions; to be run where times are written so that they are read
+/// back as the same ones. No backslash: without standard_conforming_strings it would vanish.
 static STARTS: Statement = Statement::fresh(
     "SELECT DISTINCT (regexp_match(pg_catalog.pg_get_expr(p.relpartbound, p.oid),
-                                   'FROM \\(''([^'']+)''\\)'))[1]::timestamptz AS start
+                                   'FROM [(]''([^'']+)''[)]'))[1]::timestamptz AS start
      FROM pg_catalog.pg_inherits AS i
      JOIN pg_catalog.pg_class AS p ON p.oid = i.inhrelid
      JOIN pg_catalog.pg_class AS c ON c.oid = i.inhparent
@@ -20,6 +20,6 @@ static STARTS: Statement = Statement::fresh(
 /// Every month a journal has a partition for, in order. History is read one month a statement:
 /// a plan over a thousand partitions would take as many locks at once.
 pub fn months() -> Result<Vec<Month>> {
-    let starts = STARTS.read(&[], |row| row.maybe::<Instant>(1))?;
+    let starts = spi::with_iso_dates(|| STARTS.read(&[], |row| row.maybe::<Instant>(1)))?;
     starts.into_iter().flatten().map(Instant::month).collect()
 }

@@ -44,7 +44,7 @@ static UNBLOCK: Statement = Statement::kept(
      SELECT count(*) FROM unblocked",
 );
 
-const DIMENSION_LOCK: i32 = 3;
+pub const DIMENSION_LOCK: i32 = 3;
 const ROWS_AT_ONCE: i64 = 10_000;
 
 /// Posts up to `max_rows` rows and returns how many were posted.

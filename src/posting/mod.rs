@@ -9,7 +9,7 @@ use crate::error::{BillingError, Result};
 use crate::spi::Answer;
 use pgrx::prelude::*;
 
-pub use batch::{post, post_owner};
+pub use batch::{DIMENSION_LOCK, post, post_owner};
 
 /// More rows than this in one transaction would hold account locks for too long.
 const MAX_ROWS: i32 = 1_000_000;

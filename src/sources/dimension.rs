@@ -70,6 +70,22 @@ impl Dimension {
     }
 }
 
+impl Dimension {
+    /// Out of the parts that a journal or rollup keeps: category; then source, product, feature,
+    /// model or plan, provider, all of them normalised before.
+    pub fn known(category: &str, parts: [&str; 5]) -> Result<Self> {
+        let [source, product, feature, model_or_plan, provider] = parts.map(str::to_owned);
+        Ok(Self {
+            category: Category::parse(Some(category))?.as_str(),
+            source: known_source(&source),
+            product,
+            feature,
+            model_or_plan,
+            provider,
+        })
+    }
+}
+
 /// An unknown source is counted as `other`; the journal keeps what it was called.
 fn known_source(source: &str) -> &'static str {
     ["ai_gateway", "kiloclaw", "coding_plan"]
@@ -79,7 +95,7 @@ fn known_source(source: &str) -> &'static str {
 }
 
 /// Trimmed, `[A-Za-z0-9][A-Za-z0-9._:/@+-]*`, the first 128 characters; else `other`.
-fn normalised(text: Option<&str>) -> String {
+pub fn normalised(text: Option<&str>) -> String {
     let text = text.unwrap_or_default().trim();
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._:/@+-".contains(&byte);
     let begins_well = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());

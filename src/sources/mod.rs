@@ -1,10 +1,14 @@
 //! What spend is: the taxonomy every journal shares, and how a journal's row is queued for
 //! posting.
 
+mod charges;
 mod dimension;
+mod ledger;
 mod spend;
 
-pub use dimension::{Category, Dimension, exa_dimension_id, recorded_source};
+pub use charges::{Charge, attached_charges, charges, columns, covered_from, owner_of};
+pub use dimension::{Category, Dimension, exa_dimension_id, normalised, recorded_source};
+pub use ledger::{each_month as each_month_of_ledgers, months as attached_months, tend};
 pub use spend::{NewSpend, append_spend};
 
 /// The names under which the product's own journals queue their rows.

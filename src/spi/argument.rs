@@ -2,7 +2,7 @@
 //! so that the rules of the `time` room decide and nothing fails before them.
 
 use super::value::Json;
-use crate::time::{Day, Instant};
+use crate::time::{Day, Instant, Span};
 use pgrx::callconv::{Arg, ArgAbi};
 use pgrx::pgrx_sql_entity_graph::metadata::{
     ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
@@ -50,3 +50,10 @@ macro_rules! argument {
 argument!(Instant, "timestamptz", |datum| Instant(datum.value().cast_signed() as i64));
 argument!(Day, "date", |datum| Day(datum.value() as i32));
 argument!(Json, "jsonb", |datum| Json(datum));
+argument!(Span, "interval", |datum| span(datum));
+
+fn span(datum: pg_sys::Datum) -> Span {
+    // SAFETY: an interval datum points to its 16 bytes; PostgreSQL checked the type.
+    let interval = unsafe { *datum.cast_mut_ptr::<pg_sys::Interval>() };
+    Span { months: interval.month, days: interval.day, microseconds: interval.time }
+}

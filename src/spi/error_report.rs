@@ -28,6 +28,7 @@ fn sqlstate(kind: Kind) -> PgSqlErrorCode {
         Kind::Retry => PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
         Kind::NoRight => PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
         Kind::InsufficientCredit => PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+        Kind::Unknown => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
         Kind::WrongState => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         Kind::Internal => PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
     }

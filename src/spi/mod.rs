@@ -13,24 +13,31 @@
 
 mod argument;
 mod background;
+mod command;
 mod error_report;
 mod result;
+mod rights;
 mod row;
 mod session;
 mod subtransaction;
+mod text;
 mod value;
 
 pub use background::{
     as_books_owner, listen_to_signals, oldest_transaction_start, pin_settings, reload_if_asked,
 };
+pub use command::concurrent_detach;
 pub use error_report::Answer;
 pub use result::{Composite, RowSet, uuid};
+pub use rights::{as_books_role, as_table_owner, is_subscriber, require_read_committed};
 pub use row::Row;
 pub use session::{
-    LOCK_NAMESPACE, SessionLock, clock, in_recovery, on_fresh_snapshot, on_latest_snapshot,
-    relation_exists, require_writable, see_what_others_committed, transaction_time,
+    LOCK_NAMESPACE, SessionLock, clock, in_recovery, notice_is_due, on_fresh_snapshot,
+    on_latest_snapshot, relation_exists, require_writable, see_what_others_committed,
+    transaction_time, with_iso_dates,
 };
 pub use subtransaction::{Failure, in_subtransaction};
+pub use text::{Cursor, Event, Trigger, in_own_memory, read_text};
 pub use value::{Json, Value};
 
 use crate::error::{BillingError, Result};

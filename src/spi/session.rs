@@ -4,7 +4,9 @@
 use crate::error::Result;
 use crate::time::Instant;
 use pgrx::pg_sys;
+use std::cell::Cell;
 use std::ffi::CString;
+use std::time::Duration;
 
 /// The transaction's `now()`.
 pub fn transaction_time() -> Instant {
@@ -60,6 +62,38 @@ pub fn on_latest_snapshot<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     }
 }
 
+/// Lets PostgreSQL write times in ISO 8601 inside `work`, with the zone as a number. In every other
+/// DateStyle it writes an abbreviation, which is read back as that of another zone (IST is Ireland's,
+/// India's and Israel's) or not at all.
+pub fn with_iso_dates<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let _style = IsoDates::begin();
+    work()
+}
+
+/// The style is set directly, as the planner's switches are: nobody else sees it, and a raised
+/// error restores it on its way out.
+struct IsoDates {
+    before: i32,
+}
+
+impl IsoDates {
+    fn begin() -> Self {
+        // SAFETY: a backend has one thread.
+        unsafe {
+            let before = pg_sys::DateStyle;
+            pg_sys::DateStyle = pg_sys::USE_ISO_DATES.cast_signed();
+            Self { before }
+        }
+    }
+}
+
+impl Drop for IsoDates {
+    fn drop(&mut self) {
+        // SAFETY: as above.
+        unsafe { pg_sys::DateStyle = self.before };
+    }
+}
+
 /// Refuses to go on where nothing may be written, in PostgreSQL's own words (25006).
 pub fn require_writable(function: &str) {
     let Ok(name) = CString::new(function) else { return };
@@ -71,7 +105,7 @@ pub fn require_writable(function: &str) {
 }
 
 /// The first number of the product's own advisory locks. The second says which: 1 setup,
-/// 2 partitions, 3 new dimensions.
+/// 2 partitions, 3 new dimensions, 4 degraded intervals.
 pub const LOCK_NAMESPACE: i32 = 0x4558_4142; // "EXAB"
 
 /// An advisory lock of the session, released when this goes out of scope: by a return or by an
@@ -105,6 +139,21 @@ impl Drop for SessionLock {
             pg_sys::LockRelease(&raw const self.0, pg_sys::ExclusiveLock.cast_signed(), true)
         };
     }
+}
+
+thread_local! {
+    static LAST_NOTICE: Cell<Option<std::time::Instant>> = const { Cell::new(None) };
+}
+
+/// Whether a long procedure should tell again how far it is; counted anew from its first step.
+pub fn notice_is_due(is_first_step: bool) -> bool {
+    const INTERVAL: Duration = Duration::from_secs(3);
+    let last = LAST_NOTICE.get().filter(|_| !is_first_step);
+    let is_due = !is_first_step && last.is_none_or(|last| last.elapsed() >= INTERVAL);
+    if is_first_step || is_due {
+        LAST_NOTICE.set(Some(std::time::Instant::now()));
+    }
+    is_due
 }
 
 /// Whether this server is a standby.

@@ -48,6 +48,7 @@ sql_type!(bool, BOOLOID, BOOLARRAYOID, 1, true, b'c', |truth| Datum::from(truth)
 sql_type!(Instant, TIMESTAMPTZOID, TIMESTAMPTZARRAYOID, 8, true, b'd', |at| Datum::from(at.0));
 sql_type!(Day, DATEOID, DATEARRAYOID, 4, true, b'i', |day| Datum::from(day.0));
 sql_type!(Uuid, UUIDOID, UUIDARRAYOID, 16, false, b'c', |id| bytes_copied(id.as_bytes()));
+sql_type!(pgrx::pg_sys::Oid, OIDOID, OIDARRAYOID, 4, true, b'i', |oid| Datum::from(oid));
 sql_type!(&[u8; 16], BYTEAOID, BYTEAARRAYOID, -1, false, b'i', |bytes| bytea_datum(bytes));
 
 /// A `jsonb` argument, passed on as it came in.

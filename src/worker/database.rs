@@ -2,7 +2,7 @@
 //! partitions every hour.
 
 use crate::time::MICROSECONDS_PER_SECOND;
-use crate::{books, credits, guc, partitions, posting, spi};
+use crate::{books, credits, guc, posting, spi, upkeep};
 use pgrx::bgworkers::BackgroundWorker;
 use pgrx::prelude::*;
 use std::time::{Duration, Instant};
@@ -11,7 +11,6 @@ const ROWS_PER_BATCH: i64 = 10_000;
 /// So that signals and settings are looked at even when charges never pause.
 const BATCHES_PER_ROUND: usize = 50;
 const PARTITION_INTERVAL: Duration = Duration::from_secs(3600);
-const MONTHS_AHEAD: i32 = 12;
 const EXPIRATION_INTERVAL: Duration = Duration::from_secs(1);
 const OWNERS_PER_EXPIRATION: i32 = 1000;
 
@@ -80,8 +79,7 @@ fn make_partitions() -> bool {
             return Ok(false);
         }
         books::enter_for_writing("exa_billing worker")?;
-        let limit = guc::late_usage_limit_seconds();
-        let reports = partitions::maintain(spi::clock(), limit, Some(MONTHS_AHEAD))?;
+        let reports = upkeep::maintain(Some(upkeep::MONTHS_AHEAD))?;
         for (partition, error) in
             reports.iter().filter_map(|report| Some((&report.partition, report.error.as_ref()?)))
         {

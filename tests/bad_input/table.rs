@@ -3,48 +3,43 @@
 
 use std::collections::BTreeSet;
 
+use crate::values::Bad;
+use Bad::{
+    Endless, Future, LongAgo, LongerThan, Negative, NoId, NoLabel, NoWordOf, NotPositive, Null,
+    TooLarge, Values,
+};
+
 /// A call that is accepted, argument by argument, each with what it refuses.
 pub struct Function {
     pub name: &'static str,
     pub arguments: &'static [(&'static str, &'static str, &'static [Bad])],
 }
 
-/// A class of values that an argument refuses.
-#[derive(Clone, Copy)]
-pub enum Bad {
-    Null,
-    /// Empty, padded, with control characters.
-    NoWords,
-    /// The same, and more than 255 characters.
-    NoId,
-    /// The same, and more than 128 characters.
-    NoLabel,
-    LongerThan(usize),
-    Negative,
-    NotPositive,
-    /// 2^53 and more.
-    TooLarge,
-    /// `infinity` and `-infinity`, and what no calendar has.
-    Endless,
-    Future,
-    LongAgo,
-    NoWordOf(&'static str),
-    Values(&'static [&'static str]),
-}
-
-use Bad::{
-    Endless, Future, LongAgo, LongerThan, Negative, NoId, NoLabel, NoWordOf, NoWords, NotPositive,
-    Null, TooLarge, Values,
-};
-
 const PATH: &[Bad] = &[Null, Values(&["''", "'search'", "' /search'", "repeat('p', 1025)"])];
 const LONG_PATH: Bad = Values(&["'/' || repeat('p', 1024)", "'/' || repeat('𝄞', 1024)"]);
-const OWNER_KIND: &[Bad] = &[Null, NoWordOf("user")];
+pub const OWNER_KIND: &[Bad] = &[Null, NoWordOf("user")];
 const EXA_TIME: &[Bad] = &[Endless, Future, LongAgo];
 const PAST: &[Bad] = &[Null, Endless, Values(&["clock_timestamp() + interval '1 minute'"])];
+const RANGE: &[Bad] = &[Null, NoWordOf("7d"), Values(&["'60d'", "'7 days'", "'1H'"])];
+const NO_HOUR: Bad = Values(&["'2026-11-01 00:00:00.000001Z'", "'2026-11-01 12:30Z'"]);
+const HOUR: &[Bad] =
+    &[Null, NO_DATE, Values(&["'2026-11-22 10:30Z'", "'2026-11-22 10:00:00.000001Z'"])];
+const NO_LATER_HOUR: Bad = Values(&["'2026-11-20 10:00Z'", "'2026-11-19 10:00Z'"]);
 const NO_DATE: Bad = Values(&["'infinity'", "'-infinity'"]);
 
 pub const FUNCTIONS: &[Function] = &[
+    Function {
+        name: "grant_application",
+        arguments: &[("role", "'postgres'", &[Null, Values(&["'-'"])])],
+    },
+    Function {
+        name: "grant_operator",
+        arguments: &[("role", "'postgres'", &[Null, Values(&["'-'"])])],
+    },
+    Function {
+        name: "grant_auditor",
+        arguments: &[("role", "'postgres'", &[Null, Values(&["'-'"])])],
+    },
     Function {
         name: "check_exa_usage",
         arguments: &[
@@ -236,6 +231,89 @@ pub const FUNCTIONS: &[Function] = &[
         ],
     },
     Function {
+        name: "spend_by_hour",
+        arguments: &[
+            ("owner_kind", "'user'", OWNER_KIND),
+            ("owner_id", "'u'", &[Null, NoId]),
+            ("from_hour", "'2026-11-01 00:00Z'", &[Null, Endless, NO_HOUR]),
+            ("from_hour", "'2026-11-01 00:00Z'", &[Values(&["'2026-08-03 23:00Z'"])]),
+            ("to_hour", "'2026-11-02 00:00Z'", &[Null, Endless, NO_HOUR]),
+            (
+                "to_hour",
+                "'2026-11-02 00:00Z'",
+                &[Values(&["'2026-11-01 00:00Z'", "'2026-10-31 00:00Z'", "'2027-01-30 01:00Z'"])],
+            ),
+        ],
+    },
+    Function {
+        name: "spend_series",
+        arguments: &[
+            ("owner_kind", "'user'", OWNER_KIND),
+            ("owner_id", "'u'", &[Null, NoId]),
+            ("range", "'90d'", RANGE),
+            (
+                "as_of",
+                "now()",
+                &[
+                    Null,
+                    Endless,
+                    Values(&["'4713-11-24 00:00+00 BC'::timestamptz - interval '1 year'"]),
+                ],
+            ),
+        ],
+    },
+    Function {
+        name: "rolling_spend",
+        arguments: &[
+            ("owner_kind", "'user'", OWNER_KIND),
+            ("owner_id", "'u'", &[Null, NoId]),
+            (
+                "span",
+                "'30 days'",
+                &[
+                    Null,
+                    Values(&[
+                        "'0'",
+                        "'-1 second'",
+                        "'-1 month'",
+                        "'1 day -24 hours'",
+                        "'9000 years'",
+                    ]),
+                ],
+            ),
+            ("as_of", "now()", &[Null, Endless]),
+        ],
+    },
+    Function {
+        name: "top_spend_drivers",
+        arguments: &[
+            ("owner_kind", "'user'", OWNER_KIND),
+            ("owner_id", "'u'", &[Null, NoId]),
+            ("from_time", "'2026-11-01 00:00Z'", &[Null, Endless]),
+            ("to_time", "'2026-11-02 00:00Z'", &[Null, Endless]),
+            (
+                "to_time",
+                "'2026-11-02 00:00Z'",
+                &[Values(&["'2026-11-01 00:00Z'", "'2026-10-01 00:00Z'"])],
+            ),
+            ("spend_category", "'variable'", &[NoWordOf("variable"), NoWordOf("scheduled")]),
+            (
+                "max_drivers",
+                "5",
+                &[Null, Values(&["0", "-1", "1001", "2147483647", "-2147483648"])],
+            ),
+        ],
+    },
+    Function {
+        name: "spend_evidence",
+        arguments: &[
+            ("owner_kind", "'user'", OWNER_KIND),
+            ("owner_id", "'u'", &[Null, NoId]),
+            ("range", "'7d'", RANGE),
+            ("as_of", "now()", &[Null, Endless]),
+        ],
+    },
+    Function {
         name: "set_free_allowance",
         arguments: &[
             ("free_allowance_microdollars", "5000", &[Negative, TooLarge]),
@@ -272,71 +350,54 @@ pub const FUNCTIONS: &[Function] = &[
         ],
     },
     Function {
-        name: "maintain_partitions",
+        name: "record_degraded_interval",
+        arguments: &[
+            ("from_hour", "'2026-11-20 10:00Z'", HOUR),
+            ("to_hour", "'2026-11-22 10:00Z'", HOUR),
+            ("to_hour", "'2026-11-22 10:00Z'", &[NO_LATER_HOUR]),
+            ("reason", "'restored'", &[Null, LongerThan(2_000), Values(&["''", "' '"])]),
+            ("owner_kind", "'user'", OWNER_KIND),
+            ("owner_id", "'u'", &[Null, NoId]),
+        ],
+    },
+    Function {
+        name: "resolve_degraded_interval",
         arguments: &[(
-            "months_ahead",
-            "12",
-            &[Null, Values(&["-1", "121", "2147483647", "-2147483648"])],
+            "interval_id",
+            "exa_billing.record_degraded_interval('2026-11-20 10:00Z', '2026-11-22 10:00Z', 'r')",
+            &[Null],
         )],
     },
     Function {
-        name: "post_spend",
-        arguments: &[(
-            "max_rows",
-            "10000",
-            &[Null, Values(&["0", "-1", "1000001", "2147483647", "-2147483648"])],
-        )],
+        name: "rebuild_rollups",
+        arguments: &[
+            ("owner_kind", "'user'", OWNER_KIND),
+            ("owner_id", "'u'", &[Null, NoId]),
+            ("from_hour", "'2026-11-20 10:00Z'", HOUR),
+            ("to_hour", "'2026-11-22 10:00Z'", HOUR),
+            ("to_hour", "'2026-11-22 10:00Z'", &[NO_LATER_HOUR]),
+        ],
     },
     Function {
-        name: "verify_books",
-        arguments: &[("owner_kind", "'user'", OWNER_KIND), ("owner_id", "'u'", &[Null, NoId])],
+        name: "reconcile_rollups",
+        arguments: &[
+            ("from_hour", "'2026-11-20 10:00Z'", HOUR),
+            ("to_hour", "'2026-11-22 10:00Z'", HOUR),
+            ("to_hour", "'2026-11-22 10:00Z'", &[NO_LATER_HOUR]),
+            ("max_details", "1000", &[Null, Values(&["-1", "-2147483648"])]),
+        ],
+    },
+    Function {
+        name: "backfill_next_hours",
+        arguments: &[
+            ("is_first", "true", &[Null]),
+            ("from_hour", "'2026-11-20 10:00Z'", HOUR),
+            ("to_hour", "'2026-11-22 10:00Z'", HOUR),
+            ("to_hour", "'2026-11-22 10:00Z'", &[NO_LATER_HOUR]),
+            ("dry_run", "false", &[Null]),
+        ],
     },
 ];
-
-impl Bad {
-    /// The values, as SQL.
-    pub fn values(self) -> Vec<String> {
-        let list = |values: &[&str]| values.iter().map(|value| (*value).to_owned()).collect();
-        match self {
-            Null => list(&["null"]),
-            NoId => NoWords.values().into_iter().chain(LongerThan(255).values()).collect(),
-            NoLabel => NoWords.values().into_iter().chain(LongerThan(128).values()).collect(),
-            NoWords => list(&[
-                "''",
-                "' '",
-                "' a'",
-                "'a '",
-                r"E'\ta'",
-                r"E'a\n'",
-                r"E'a\nb'",
-                r"E'a\x01b'",
-                r"E'a\x7f'",
-                r"E'\u00a0a'",
-                r"E'a\u3000'",
-                r"E'a\u0085b'",
-            ]),
-            LongerThan(limit) => ["x", "𝄞"]
-                .iter()
-                .map(|character| format!("repeat('{character}', {})", limit + 1))
-                .collect(),
-            Negative => list(&["-1", "-9223372036854775808"]),
-            NotPositive => list(&["0", "-1", "-9223372036854775808"]),
-            TooLarge => list(&["9007199254740992", "9223372036854775807"]),
-            Endless => list(&["'infinity'", "'-infinity'", "'294276-12-31 23:59:59.999999+00'"]),
-            Future => list(&["clock_timestamp() + interval '6 minutes'", "'9999-12-31 00:00+00'"]),
-            LongAgo => {
-                list(&["clock_timestamp() - interval '36 days'", "'4714-11-24 00:00+00 BC'"])
-            }
-            NoWordOf(word) => {
-                let capital = word.to_uppercase();
-                ["", "nonsense", &capital, &format!(" {word}"), &format!("{word}s")]
-                    .map(|text| format!("'{text}'"))
-                    .to_vec()
-            }
-            Values(values) => list(values),
-        }
-    }
-}
 
 impl Function {
     /// The call with one argument replaced.

@@ -2,15 +2,15 @@
 
 use crate::error::Result;
 use crate::owner::Owner;
-use crate::partitions;
-use crate::spi::{Answer, Composite, Row, RowSet, Statement, Value, values};
-use crate::time::{Day, Month};
+use crate::spi::{self, Answer, Composite, Row, RowSet, Statement, Value, values};
+use crate::time::{Day, Instant, Month};
+use crate::{books, partitions, sources};
 use pgrx::prelude::*;
 use std::collections::BTreeSet;
 
-static GUARDS: Statement = Statement::fresh(include_str!("../../sql/verify/guards.sql"));
-static OWNERS: Statement = Statement::fresh(include_str!("../../sql/verify/owners.sql"));
-static MONTH: Statement = Statement::fresh(include_str!("../../sql/verify/month.sql"));
+static GUARDS: Statement = Statement::fresh(include_str!("../sql/verify/guards.sql"));
+static OWNERS: Statement = Statement::fresh(include_str!("../sql/verify/owners.sql"));
+static MONTH: Statement = Statement::fresh(include_str!("../sql/verify/month.sql"));
 
 static MONTHS_OF_FIGURES: Statement = Statement::fresh(
     "SELECT DISTINCT date_trunc('month', hour_start AT TIME ZONE 'UTC')::date FROM exa_billing.spend_hourly_totals
@@ -22,24 +22,29 @@ static MONTHS_OF_FIGURES: Statement = Statement::fresh(
      UNION SELECT DISTINCT date_trunc('month', entry_created_at AT TIME ZONE 'UTC')::date FROM exa_billing.idempotency_keys",
 );
 
-fn violation(row: &Row) -> Result<Composite> {
-    let text = |column| row.maybe::<String>(column);
-    let (expected, actual) = (text(5)?, text(6)?);
-    Ok(Composite::new(values![
-        text(1)?.as_deref(),
-        text(2)?.as_deref(),
-        text(3)?.as_deref(),
-        text(4)?.as_deref(),
-        Value::numeric(expected.as_deref()),
-        Value::numeric(actual.as_deref()),
-        text(7)?.as_deref()
-    ]))
+/// The seven columns of a violation, as text: what a statement's memory holds is given back after it.
+type Violation = [Option<String>; 7];
+
+fn violation(row: &Row) -> Result<Violation> {
+    let mut columns = Violation::default();
+    for (number, column) in columns.iter_mut().enumerate() {
+        *column = row.maybe(number + 1)?;
+    }
+    Ok(columns)
+}
+
+fn into_row(violation: &Violation) -> Composite {
+    let [invariant, kind, id, period, expected, actual, detail] =
+        violation.each_ref().map(Option::as_deref);
+    let (expected, actual) = (Value::numeric(expected), Value::numeric(actual));
+    Composite::new(values![invariant, kind, id, period, expected, actual, detail])
 }
 
 /// The months of the journals, and those that only figures made from them still speak of: a month
 /// whose journal is gone must not go unnoticed.
-fn months() -> Result<BTreeSet<Month>> {
+fn months(owner: Option<&Owner>) -> Result<BTreeSet<Month>> {
     let mut months: BTreeSet<Month> = partitions::months()?.into_iter().collect();
+    months.extend(sources::attached_months(owner, Instant(i64::MIN), Instant(i64::MAX))?);
     for day in MONTHS_OF_FIGURES.read(&[], |row| row.get::<Day>(1))? {
         months.insert(day.month()?);
     }
@@ -54,11 +59,15 @@ fn violations(owner: Option<&Owner>) -> Result<RowSet> {
         found.extend(GUARDS.read(&[], violation)?);
     }
     found.extend(OWNERS.read(values![kind, id], violation)?);
-    for month in months()? {
+    for month in months(owner)? {
         let (from, to) = (month.start(), month.next()?.start());
-        found.extend(MONTH.read(values![kind, id, from, to, month.first_day()], violation)?);
+        found.extend(spi::in_own_memory(|| {
+            let mut arguments = values![kind, id, from, to, month.first_day()].to_vec();
+            arguments.extend(sources::columns(&sources::attached_charges(owner, from, to)?));
+            MONTH.read(&arguments, violation)
+        })?);
     }
-    Ok(found.into_iter().collect())
+    Ok(found.iter().map(into_row).collect())
 }
 
 /// One row per violated invariant; none when the books hold.
@@ -68,6 +77,6 @@ fn verify_books(owner_kind: Option<&str>, owner_id: Option<&str>) -> Answer<RowS
         (None, None) => None,
         _ => Some(Owner::parse(owner_kind, owner_id)?),
     };
-    super::enter_for_reading()?;
+    books::enter_for_reading()?;
     Ok(violations(owner.as_ref())?)
 }

@@ -1,0 +1,104 @@
+//! Reading an owner's spend: rollups where they are to be trusted, journals elsewhere, all on the
+//! caller's snapshot.
+
+use super::drivers::{Driver, Drivers};
+use super::figures::{Amounts, Hourly};
+use super::window::{Interval, Parts};
+use crate::error::Result;
+use crate::owner::Owner;
+use crate::rollups::Coverage;
+use crate::sources::{self, Category, Charge, Dimension};
+use crate::spi::{Statement, Value};
+use crate::time::Instant;
+
+static HOURS: Statement =
+    Statement::over_queue(include_str!("../../sql/statements/spend_of_hours.sql"));
+static DRIVERS: Statement =
+    Statement::over_queue(include_str!("../../sql/statements/drivers_of_hours.sql"));
+
+/// An owner's spend in a window: what is known of its hours, and what the journals hold of those
+/// parts for which the rollups do not answer.
+pub struct Spend<'a> {
+    owner: &'a Owner,
+    pub coverage: Coverage,
+    parts: Parts,
+    charges: Vec<Charge>,
+}
+
+impl<'a> Spend<'a> {
+    /// Charges count until `until`; coverage is known for the whole window.
+    pub fn read(owner: &'a Owner, window: Interval, until: Instant) -> Result<Self> {
+        let coverage = Coverage::read(Some(owner), window.from, window.to)?;
+        let counted = window.cut_to(Interval { from: window.from, to: until });
+        let parts = Parts::of(counted, &coverage);
+        let mut charges = Vec::new();
+        for part in &parts.direct {
+            charges.extend(sources::charges(owner, part.from, part.to)?);
+        }
+        Ok(Self { owner, coverage, parts, charges })
+    }
+
+    pub fn hourly(&self) -> Result<Hourly> {
+        let mut hourly = Hourly::new(self.coverage.clone());
+        for charge in &self.charges {
+            let category = Category::parse(Some(charge.dimension.category))?;
+            hourly.add(charge.hour_start, category, charge.amount, charge.records);
+        }
+        if let Some(arguments) = self.rolled() {
+            HOURS.read(&arguments, |row| {
+                let category = Category::parse(Some(&row.get::<String>(2)?))?;
+                hourly.add(row.get(1)?, category, row.get(3)?, row.get(4)?);
+                Ok(())
+            })?;
+        }
+        Ok(hourly)
+    }
+
+    pub fn drivers(&self) -> Result<Drivers> {
+        let mut drivers = Drivers::default();
+        for charge in &self.charges {
+            let driver = Driver {
+                dimension: charge.dimension.clone(),
+                actor_user_id: charge.actor_user_id.clone(),
+            };
+            drivers.add(driver, charge.amount, charge.records);
+        }
+        if let Some(arguments) = self.rolled() {
+            DRIVERS.read(&arguments, |row| {
+                let text = |column| row.get::<String>(column);
+                let parts = [text(2)?, text(3)?, text(4)?, text(5)?, text(6)?];
+                let driver = Driver {
+                    dimension: Dimension::known(&text(1)?, parts.each_ref().map(String::as_str))?,
+                    actor_user_id: row.maybe(7)?,
+                };
+                drivers.add(driver, row.get(8)?, row.get(9)?);
+                Ok(())
+            })?;
+        }
+        Ok(drivers)
+    }
+
+    /// What the statements are asked: the owner, from the first rolled hour to the last, and where
+    /// between these rolled hours begin and end. None without any.
+    fn rolled(&self) -> Option<[Value; 5]> {
+        let (first, last) = (self.parts.rolled.first()?, self.parts.rolled.last()?);
+        Some([
+            Value::from(self.owner.kind.as_str()),
+            Value::from(&self.owner.id),
+            Value::from(first.from),
+            Value::from(last.to),
+            Value::from(self.parts.edges()),
+        ])
+    }
+}
+
+/// Total, variable, scheduled and record count as four result columns; null where nothing is known.
+pub fn amount_columns(amounts: Option<Amounts>) -> [Value; 4] {
+    let column = |figure: fn(&Amounts) -> i64| Value::from(amounts.as_ref().map(figure));
+    [
+        column(|amounts| amounts.total),
+        column(|amounts| amounts.variable),
+        column(|amounts| amounts.scheduled),
+        column(|amounts| amounts.records),
+    ]
+}

@@ -1,0 +1,73 @@
+//! With whose rights work is done, and what a transaction must be like for it.
+
+use crate::error::{BillingError, Kind, Result};
+use pgrx::pg_sys;
+
+/// Whether this process copies or applies what another server publishes.
+pub fn is_subscriber() -> bool {
+    // SAFETY: reads this process's own state.
+    unsafe { pg_sys::IsLogicalWorker() }
+}
+
+/// Runs `work` with the rights of a table's owner and no others: what somebody may have hidden in
+/// an index expression or a constraint then runs as who put it there. Rows are never filtered by a
+/// policy: the statement fails instead. No setting stays that such code changes.
+pub fn as_table_owner<T>(owner: pg_sys::Oid, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    // SAFETY: the setting's level is opened and closed in pairs; an error that passes through
+    // closes it when the transaction aborts.
+    unsafe {
+        let level = pg_sys::NewGUCNestLevel();
+        pg_sys::set_config_option(
+            c"row_security".as_ptr(),
+            c"off".as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            pg_sys::GucAction::GUC_ACTION_SAVE,
+            true,
+            0,
+            false,
+        );
+        let outcome = with_rights_of(owner, pg_sys::SECURITY_RESTRICTED_OPERATION, work);
+        // What hidden code has set ends here too: a search_path of its choice would be our caller's.
+        pg_sys::AtEOXact_GUC(false, level);
+        outcome
+    }
+}
+
+/// Runs `work` as exa_billing_owner, in a function that otherwise has its caller's rights.
+pub fn as_books_role<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    // SAFETY: a look-up in the catalog cache.
+    let owner = unsafe { pg_sys::get_role_oid(c"exa_billing_owner".as_ptr(), true) };
+    if owner == pg_sys::InvalidOid {
+        return Err(BillingError::internal("role exa_billing_owner does not exist"));
+    }
+    with_rights_of(owner, 0, work)
+}
+
+fn with_rights_of<T>(role: pg_sys::Oid, flags: u32, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    // SAFETY: put back however `work` returns; an error that passes through restores the identity
+    // when the (sub)transaction aborts.
+    unsafe {
+        let (mut user, mut context) = (pg_sys::InvalidOid, 0);
+        pg_sys::GetUserIdAndSecContext(&raw mut user, &raw mut context);
+        let flags = (flags | pg_sys::SECURITY_LOCAL_USERID_CHANGE).cast_signed();
+        pg_sys::SetUserIdAndSecContext(role, context | flags);
+        let outcome = work();
+        pg_sys::SetUserIdAndSecContext(user, context);
+        outcome
+    }
+}
+
+/// Refuses to go on above READ COMMITTED: what was committed while this waited for a lock would
+/// stay out of sight.
+pub fn require_read_committed(function: &str) -> Result<()> {
+    // SAFETY: reads this transaction's isolation level.
+    if unsafe { pg_sys::XactIsoLevel } < pg_sys::XACT_REPEATABLE_READ.cast_signed() {
+        return Ok(());
+    }
+    Err(BillingError::new(
+        Kind::WrongState,
+        format!("{function} needs isolation level read committed"),
+    )
+    .hint("Call it in a transaction of its own."))
+}
