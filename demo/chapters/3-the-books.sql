@@ -1,4 +1,4 @@
--- Chapters 10 to 13: purchases, posting, and what the books tell.
+-- Chapters 10 to 12: purchases, posting, and where the money went.
 
 \echo '=== 10. Buying something out of credit ========================================'
 \echo
@@ -164,52 +164,3 @@ DO $$ BEGIN
         (SELECT sum(total_microdollars) FROM spend_drivers_hourly),
         (SELECT sum(microdollars_used) FROM account_balances));
 END $$;
-
-\echo 'verify_books() holds journals, queue, balances, counters and rollups against each'
-\echo 'other and returns what does not fit:'
-\echo
-\pset footer on
-\set ECHO queries
-SELECT invariant, owner_id, detail FROM verify_books();
-\set ECHO none
-\pset footer off
-DO $$ BEGIN
-    PERFORM expect('the books hold', (SELECT count(*) FROM verify_books()), 0);
-END $$;
-
-SELECT count(*) AS checks FROM demo.checks \gset
-\echo 'The books hold; and' :checks 'figures of this story were checked while it was told'
-\echo '(demo.checks lists them). A single wrong one would have stopped it.'
-\echo
-\echo '=== 13. Try it yourself ======================================================='
-\echo
-\echo 'In psql, in this database (\\x makes wide rows readable, \\df exa_billing.* lists all'
-\echo 'calls):'
-\echo
-
-\set try1 'SELECT obj_description(''record_spend''::regproc);   -- each call explains itself'
-\set try2 'SELECT * FROM check_exa_usage(''dora'');   -- nobody has heard of her yet'
-\set try3 'SELECT * FROM check_exa_usage(''ana'', ''acme'', now() + ''1 day'');   -- tomorrow?'
-\set try4 'SELECT * FROM record_exa_usage(''ana'', ''/findSimilar'', 5000, ''acme'');'
-\set try5 'UPDATE exa_usage_log SET cost_microdollars = 0;   -- journals refuse'
-\echo '   ' :try1
-\echo '   ' :try2
-\echo '   ' :try3
-\echo '   ' :try4
-\echo '   ' :try5
-\echo
--- They have to work, and to leave the database as it was told.
-BEGIN;
-\o /dev/null
-:try1
-:try2
-:try3
-:try4
-\o
-DO $$ BEGIN
-    UPDATE exa_usage_log SET cost_microdollars = 0;
-    RAISE EXCEPTION 'the story does not hold: a journal was changed';
-EXCEPTION WHEN object_not_in_prerequisite_state THEN
-    NULL;
-END $$;
-ROLLBACK;
