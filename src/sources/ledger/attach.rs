@@ -4,6 +4,7 @@ use super::column_map;
 use super::read::{self, ALWAYS, Reading, Rules};
 use super::registry::{self, Ledger, OnDelete, Table};
 use super::table::{self, Candidate, Lock};
+use super::triggers;
 use super::write;
 use crate::books;
 use crate::error::{BillingError, Kind, Result};
@@ -136,7 +137,7 @@ fn attach(wanted: &Wanted, oid: pg_sys::Oid, map: &serde_json::Value) -> Result<
         );
     }
     for part in &tree {
-        table::guard(part, wanted.source_name)?;
+        triggers::guard(part, wanted.source_name)?;
     }
     table::grant(table, &mapping, true)?;
     let is_registered = spi::as_books_role(|| {

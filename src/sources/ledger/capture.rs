@@ -3,8 +3,8 @@
 
 use super::read::{self, Group, NO_CUTS, Rules, groups_sql};
 use super::registry::{self, Ledger, OnDelete};
-use super::table::TRIGGERS;
 use super::text::{Rows, Scope};
+use super::triggers::{NEW_ROWS, OLD_ROWS, TRIGGERS};
 use super::write;
 use crate::books;
 use crate::error::{BillingError, Kind, Result};
@@ -12,10 +12,6 @@ use crate::owner::quoted;
 use crate::spi::{self, Answer, Event, Statement, Trigger, Value, values};
 use crate::time::Instant;
 use pgrx::prelude::*;
-
-/// The names of the transition tables; `attach` writes them into the triggers.
-pub const NEW_ROWS: &str = "exa_billing_new";
-pub const OLD_ROWS: &str = "exa_billing_old";
 
 static ROOT: Statement =
     Statement::kept("SELECT coalesce(pg_catalog.pg_partition_root($1::regclass)::oid, $1)");

@@ -3,7 +3,8 @@
 use super::attach::source_name;
 use super::read::{ALWAYS, Reading, Rules};
 use super::registry::{self, Entry, Ledger};
-use super::table::{self, Detaching, Lock};
+use super::table::{self, Lock};
+use super::triggers::{self, Detaching};
 use super::write;
 use crate::books;
 use crate::error::{BillingError, Kind, Result};
@@ -46,11 +47,11 @@ fn detach(source_name: &str) -> Result<i64> {
     let detaching = Detaching::begin();
     // A partition of somebody else's is not left behind with triggers that refuse every row.
     let mut parts = table::tree(&ledger.table)?;
-    parts.extend(table::guarded(&ledger.source_name)?);
+    parts.extend(triggers::guarded(&ledger.source_name)?);
     parts.sort_by(|one, other| one.name.cmp(&other.name));
     parts.dedup_by_key(|part| part.oid);
     for part in &parts {
-        table::unguard(part)?;
+        triggers::unguard(part)?;
     }
     drop(detaching);
     table::grant(&ledger.table, &ledger.mapping, false)?;

@@ -11,6 +11,7 @@ mod registry;
 mod table;
 mod tend;
 mod text;
+mod triggers;
 mod write;
 
 pub use read::{charges, each_month, months};

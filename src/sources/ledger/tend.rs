@@ -1,7 +1,8 @@
 //! Looking after attached tables: names that changed, partitions that came, and what must not go.
 
 use super::registry::{self, Ledger, Table};
-use super::table::{self, Detaching, TRIGGERS};
+use super::table;
+use super::triggers::{self, Detaching, TRIGGERS};
 use crate::books;
 use crate::error::{BillingError, Kind, Result};
 use crate::spi::{self, Answer, Statement, values};
@@ -135,7 +136,7 @@ fn tend_one(ledger: &Ledger) -> Result<()> {
         let arguments = values![part.oid, &ledger.source_name];
         let guarded = IS_GUARDED.write_row(arguments, |row| row.get::<bool>(1))?;
         if guarded != Some(true) {
-            spi::as_table_owner(part.owner, || table::guard(part, &ledger.source_name))?;
+            spi::as_table_owner(part.owner, || triggers::guard(part, &ledger.source_name))?;
         }
     }
     require_readable(ledger)?;
