@@ -185,4 +185,7 @@ fn one_owners_overflow_is_nobody_elses() {
         "SELECT DISTINCT owner_id FROM exa_billing.verify_books() WHERE owner_id IS NOT NULL",
     );
     assert_eq!(blamed, ["rich"]);
+    // Detaching would have to leave it out; it is refused instead.
+    let refused = error_of(&mut c, &ledger_ddl_common::detaching("ledger"));
+    assert_eq!(refused.code, "22003", "{}", refused.message);
 }

@@ -3,7 +3,7 @@
 use super::mapping;
 use super::registry::{self, Ledger};
 use super::text::{Rows, Scope};
-use crate::error::{BillingError, Result};
+use crate::error::{BillingError, Kind, Result};
 use crate::money;
 use crate::owner::{self, Owner, OwnerKind};
 use crate::sources::{Charge, Dimension};
@@ -155,10 +155,14 @@ impl<'a> Reading<'a> {
                     cursor.fetch(GROUPS_AT_ONCE, |row| Ok(group(self.ledger, row, rules)))
                 })?;
                 is_at_end = fetched.is_empty();
-                let groups = match rules {
-                    Rules::OfWriters => fetched.into_iter().collect::<Result<Vec<_>>>()?,
-                    Rules::OfReaders => fetched.into_iter().flatten().collect(),
+                // What is too much for an hour's figure is money all the same, and not left out here.
+                let is_heard = |error: &BillingError| {
+                    rules == Rules::OfWriters || error.kind == Kind::OutOfRange
                 };
+                let groups = fetched
+                    .into_iter()
+                    .filter(|group| group.as_ref().err().is_none_or(is_heard))
+                    .collect::<Result<Vec<_>>>()?;
                 each(groups)
             })?;
         }
