@@ -23,7 +23,6 @@ const MONTHS_AHEAD: i32 = 12;
 
 const SETUP_LOCK: i32 = 1;
 
-static LOCK_SETUP: Statement = Statement::kept("SELECT pg_catalog.pg_advisory_xact_lock($1, $2)");
 static STORAGE_VERSION: Statement =
     Statement::fresh("SELECT pg_catalog.max(version) FROM exa_billing.storage_migrations");
 static NOTE_MIGRATION: Statement = Statement::fresh(
@@ -38,7 +37,7 @@ static NOTE_MIGRATION: Statement = Statement::fresh(
 /// EXCLUSIVE on their table, views that have changed ACCESS EXCLUSIVE on themselves; where nothing
 /// is missing nothing is locked. Two callers at once make one set of books.
 pub fn set_up() -> Result<i32> {
-    LOCK_SETUP.execute(values![spi::LOCK_NAMESPACE, SETUP_LOCK])?;
+    spi::lock_until_commit(SETUP_LOCK)?;
     spi::see_what_others_committed();
     let present = storage_version()?;
     let newest = MIGRATIONS[MIGRATIONS.len() - 1].version;

@@ -5,27 +5,21 @@ use super::window::Interval;
 use crate::books;
 use crate::error::{BillingError, Result};
 use crate::owner::Owner;
+use crate::rollups::Hours;
 use crate::spi::{Answer, Composite, RowSet, Value};
-use crate::time::{self, Instant};
+use crate::time::Instant;
 use pgrx::prelude::*;
 
 const MAX_HOURS: i64 = 90 * 24;
 
 fn hours(from: Option<Instant>, to: Option<Instant>) -> Result<Interval> {
-    let from = time::exact_hour("from_hour", from)?;
-    let window = Interval { from, to: time::exact_hour("to_hour", to)? };
-    if window.to <= window.from {
-        return Err(BillingError::invalid("to_hour must be after from_hour"));
+    let hours = Hours::parse(from, to)?;
+    let count = hours.count();
+    if count > MAX_HOURS {
+        let apart = format!("They are {count} hours apart, at most {MAX_HOURS} are allowed.");
+        return Err(BillingError::invalid("from_hour and to_hour are too far apart").detail(apart));
     }
-    if window.hour_count() > MAX_HOURS {
-        return Err(BillingError::invalid("from_hour and to_hour are too far apart").detail(
-            format!(
-                "They are {} hours apart, at most {MAX_HOURS} are allowed.",
-                window.hour_count()
-            ),
-        ));
-    }
-    Ok(window)
+    Ok(Interval { from: hours.from, to: hours.to })
 }
 
 /// Every hour from `from_hour` to `to_hour`, those without spend included.

@@ -2,15 +2,12 @@
 
 use super::plan::{JOURNALS, Journal, ddl, guard_ddl, months_to_keep_ready};
 use crate::error::Result;
-use crate::spi::{self, Statement, values};
+use crate::spi::{self, Statement};
 use crate::time::{Instant, Month};
 use std::collections::BTreeSet;
 
 /// Number of the advisory lock under which partitions are made.
 pub(super) const PARTITION_LOCK: i32 = 2;
-
-static LOCK_PARTITIONS: Statement =
-    Statement::kept("SELECT pg_catalog.pg_advisory_xact_lock($1, $2)");
 
 static ATTACHED: Statement = Statement::fresh(
     "SELECT p.relname::text
@@ -110,7 +107,7 @@ pub(super) fn create_month(month: Month) -> Result<()> {
 }
 
 pub(super) fn lock_until_commit() -> Result<()> {
-    LOCK_PARTITIONS.execute(values![spi::LOCK_NAMESPACE, PARTITION_LOCK])?;
+    spi::lock_until_commit(PARTITION_LOCK)?;
     spi::see_what_others_committed();
     Ok(())
 }

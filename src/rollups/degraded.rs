@@ -12,7 +12,6 @@ use uuid::Uuid;
 
 const INTERVAL_LOCK: i32 = 4;
 
-static LOCK: Statement = Statement::kept("SELECT pg_catalog.pg_advisory_xact_lock($1, $2)");
 static OPEN_INTERVALS: Statement = Statement::kept(
     "SELECT interval_id, from_hour, to_hour FROM exa_billing.spend_degraded_intervals
      WHERE resolved_at IS NULL AND reason = $1
@@ -45,7 +44,7 @@ static IS_RESOLVED: Statement = Statement::kept(
 ///
 /// Locks: the lock of degraded intervals, until the transaction ends; then their rows.
 pub fn record(owner: Option<&Owner>, hours: Hours, reason: &str) -> Result<Uuid> {
-    LOCK.execute(values![spi::LOCK_NAMESPACE, INTERVAL_LOCK])?;
+    spi::lock_until_commit(INTERVAL_LOCK)?;
     let kind = owner.map(|owner| owner.kind.as_str());
     let id = owner.map(|owner| owner.id.as_str());
     // Also a transaction with an older snapshot decides on what is there under the lock.
@@ -76,7 +75,7 @@ pub fn record(owner: Option<&Owner>, hours: Hours, reason: &str) -> Result<Uuid>
 ///
 /// Locks: as `record`.
 fn resolve(id: Uuid) -> Result<bool> {
-    LOCK.execute(values![spi::LOCK_NAMESPACE, INTERVAL_LOCK])?;
+    spi::lock_until_commit(INTERVAL_LOCK)?;
     if !RESOLVE.write(values![id, spi::clock()], |_| Ok(()))?.is_empty() {
         return Ok(true);
     }

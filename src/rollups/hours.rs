@@ -1,10 +1,8 @@
 //! Whole UTC hours: ranges given as arguments, how they meet, and how a long one is cut up.
 
 use crate::error::{BillingError, Result};
-use crate::time::{self, Day, Instant, Month};
+use crate::time::{self, Day, Instant, MICROSECONDS_PER_HOUR, Month};
 use std::collections::BTreeSet;
-
-const MICROSECONDS_PER_HOUR: i64 = 3_600 * time::MICROSECONDS_PER_SECOND;
 
 /// Whole UTC hours `[from, to)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,8 +14,8 @@ pub struct Hours {
 impl Hours {
     /// Out of the arguments `from_hour` and `to_hour`: exact UTC hours, at least one.
     pub fn parse(from_hour: Option<Instant>, to_hour: Option<Instant>) -> Result<Self> {
-        let hours =
-            Self { from: exact_hour("from_hour", from_hour)?, to: exact_hour("to_hour", to_hour)? };
+        let from = time::exact_hour("from_hour", from_hour)?;
+        let hours = Self { from, to: time::exact_hour("to_hour", to_hour)? };
         if hours.to <= hours.from {
             return Err(BillingError::invalid("to_hour must be after from_hour")
                 .detail(format!("from_hour is {}, to_hour is {}.", hours.from, hours.to)));
@@ -64,16 +62,6 @@ impl Hours {
     fn last_day(self) -> Result<Day> {
         self.to.plus_microseconds(-1).day()
     }
-}
-
-fn exact_hour(argument: &str, value: Option<Instant>) -> Result<Instant> {
-    let value = time::finite(argument, value.ok_or_else(|| BillingError::missing(argument))?)?;
-    if value.hour_start() != value {
-        return Err(BillingError::invalid(format!("{argument} must be an exact UTC hour"))
-            .detail(format!("{argument} is {value}."))
-            .hint(format!("Give {}.", value.hour_start())));
-    }
-    Ok(value)
 }
 
 /// Sorted ranges, those that overlap or touch made one.

@@ -115,7 +115,6 @@ static FIND_DIMENSIONS: Statement = Statement::kept(
         AND d.product_key = wanted.product AND d.feature_key = wanted.feature
         AND d.model_or_plan_key = wanted.model_or_plan AND d.provider_key = wanted.provider",
 );
-static LOCK_ADDING: Statement = Statement::kept("SELECT pg_catalog.pg_advisory_xact_lock($1, $2)");
 static ADD_DIMENSIONS: Statement = Statement::kept(
     "INSERT INTO exa_billing.spend_dimensions
          (dimension_id, spend_category, source, product_key, feature_key, model_or_plan_key, provider_key)
@@ -287,7 +286,7 @@ pub fn make_known(
     if missing(ids).is_empty() {
         return Ok(false);
     }
-    LOCK_ADDING.execute(values![spi::LOCK_NAMESPACE, posting::DIMENSION_LOCK])?;
+    spi::lock_until_commit(posting::DIMENSION_LOCK)?;
     ADD_DIMENSIONS.execute(&columns(&missing(ids)))?;
     find(&missing(ids), ids)?;
     Ok(true)

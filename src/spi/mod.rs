@@ -21,6 +21,7 @@ mod row;
 mod session;
 mod subtransaction;
 mod text;
+mod trigger;
 mod value;
 
 pub use background::{
@@ -29,15 +30,16 @@ pub use background::{
 pub use command::concurrent_detach;
 pub use error_report::Answer;
 pub use result::{Composite, RowSet, uuid};
-pub use rights::{as_books_role, as_table_owner, is_subscriber, require_read_committed};
+pub use rights::{as_books_role, as_table_owner};
 pub use row::Row;
 pub use session::{
-    LOCK_NAMESPACE, SessionLock, clock, in_recovery, notice_is_due, on_fresh_snapshot,
-    on_latest_snapshot, relation_exists, require_writable, see_what_others_committed,
-    transaction_time, with_iso_dates,
+    LOCK_NAMESPACE, SessionLock, clock, in_own_memory, in_recovery, is_subscriber, notice_is_due,
+    on_fresh_snapshot, on_latest_snapshot, relation_exists, require_read_committed,
+    require_writable, see_what_others_committed, transaction_time, with_iso_dates,
 };
 pub use subtransaction::{Failure, in_subtransaction};
-pub use text::{Cursor, Event, Trigger, in_own_memory, read_text};
+pub use text::{Cursor, read_text};
+pub use trigger::{Event, Trigger};
 pub use value::{Json, Value};
 
 use crate::error::{BillingError, Result};
@@ -183,8 +185,14 @@ impl Statement {
     }
 }
 
-/// Runs one or several statements without arguments and without results: DDL, put together here
-/// out of fixed texts and names from the calendar.
+/// Takes one of the product's advisory locks until the transaction ends.
+pub fn lock_until_commit(number: i32) -> Result<()> {
+    static LOCK: Statement = Statement::kept("SELECT pg_catalog.pg_advisory_xact_lock($1, $2)");
+    LOCK.execute(values![LOCK_NAMESPACE, number])
+}
+
+/// Runs one or several statements without arguments and without results: DDL, put together out of
+/// fixed texts, names from the calendar and names that are quoted.
 pub fn run_script(sql: &str) -> Result<()> {
     let sql = c_text(sql)?;
     connected(|_| {

@@ -1,13 +1,7 @@
-//! With whose rights work is done, and what a transaction must be like for it.
+//! With whose rights work is done.
 
-use crate::error::{BillingError, Kind, Result};
+use crate::error::{BillingError, Result};
 use pgrx::pg_sys;
-
-/// Whether this process copies or applies what another server publishes.
-pub fn is_subscriber() -> bool {
-    // SAFETY: reads this process's own state.
-    unsafe { pg_sys::IsLogicalWorker() }
-}
 
 /// Runs `work` with the rights of a table's owner and no others: what somebody may have hidden in
 /// an index expression or a constraint then runs as who put it there. Rows are never filtered by a
@@ -56,18 +50,4 @@ fn with_rights_of<T>(role: pg_sys::Oid, flags: u32, work: impl FnOnce() -> Resul
         pg_sys::SetUserIdAndSecContext(user, context);
         outcome
     }
-}
-
-/// Refuses to go on above READ COMMITTED: what was committed while this waited for a lock would
-/// stay out of sight.
-pub fn require_read_committed(function: &str) -> Result<()> {
-    // SAFETY: reads this transaction's isolation level.
-    if unsafe { pg_sys::XactIsoLevel } < pg_sys::XACT_REPEATABLE_READ.cast_signed() {
-        return Ok(());
-    }
-    Err(BillingError::new(
-        Kind::WrongState,
-        format!("{function} needs isolation level read committed"),
-    )
-    .hint("Call it in a transaction of its own."))
 }

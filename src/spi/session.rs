@@ -1,7 +1,7 @@
 //! What a backend knows and holds outside its statements: catalog look-ups that cost no query,
-//! snapshots, advisory locks of the session.
+//! snapshots, memory, advisory locks of the session.
 
-use crate::error::Result;
+use crate::error::{BillingError, Kind, Result};
 use crate::time::Instant;
 use pgrx::pg_sys;
 use std::cell::Cell;
@@ -104,6 +104,42 @@ pub fn require_writable(function: &str) {
     }
 }
 
+/// Refuses to go on above READ COMMITTED: what was committed while this waited for a lock would
+/// stay out of sight.
+pub fn require_read_committed(function: &str) -> Result<()> {
+    // SAFETY: reads this transaction's isolation level.
+    if unsafe { pg_sys::XactIsoLevel } < pg_sys::XACT_REPEATABLE_READ.cast_signed() {
+        return Ok(());
+    }
+    Err(BillingError::new(
+        Kind::WrongState,
+        format!("{function} needs isolation level read committed"),
+    )
+    .hint("Call it in a transaction of its own."))
+}
+
+/// Runs a piece of work that makes many values in memory of its own, given back at its end. Nothing
+/// made by the server may leave it; Rust's own values may.
+pub fn in_own_memory<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    // SAFETY: created, switched to and deleted in pairs; after an error the end of the transaction
+    // deletes it.
+    unsafe {
+        let callers = pg_sys::CurrentMemoryContext;
+        let own = pg_sys::AllocSetContextCreateInternal(
+            callers,
+            c"exa_billing piece of work".as_ptr(),
+            pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
+            pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+        );
+        pg_sys::MemoryContextSwitchTo(own);
+        let outcome = work();
+        pg_sys::MemoryContextSwitchTo(callers);
+        pg_sys::MemoryContextDelete(own);
+        outcome
+    }
+}
+
 /// The first number of the product's own advisory locks. The second says which: 1 setup,
 /// 2 partitions, 3 new dimensions, 4 degraded intervals.
 pub const LOCK_NAMESPACE: i32 = 0x4558_4142; // "EXAB"
@@ -154,6 +190,12 @@ pub fn notice_is_due(is_first_step: bool) -> bool {
         LAST_NOTICE.set(Some(std::time::Instant::now()));
     }
     is_due
+}
+
+/// Whether this process copies or applies what another server publishes.
+pub fn is_subscriber() -> bool {
+    // SAFETY: reads this process's own state.
+    unsafe { pg_sys::IsLogicalWorker() }
 }
 
 /// Whether this server is a standby.

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The charges of some rows, by everything that tells them apart; `{rows}` is `Rows::sql`, `{cuts}`
 /// an array of instants that no group reaches across.
-pub const GROUPS: &str = "SELECT owner_kind, owner_id, actor_user_id,
+const GROUPS: &str = "SELECT owner_kind, owner_id, actor_user_id,
         date_trunc('hour', created_at, 'UTC') AS hour_start, product_key, feature_key,
         model_or_plan_key, provider_key,
         CASE WHEN abs(sum(sign * amount)) < 9223372036854775808 THEN sum(sign * amount)::bigint END,
@@ -142,11 +142,10 @@ impl<'a> Reading<'a> {
         mut each: impl FnMut(Vec<Group>) -> Result<()>,
     ) -> Result<()> {
         const GROUPS_AT_ONCE: i64 = 10_000;
-        let template = GROUPS.replace("{cuts}", if cuts.is_some() { "$5" } else { NO_CUTS });
+        let sql = groups_sql(&self.rows, if cuts.is_some() { "$5" } else { NO_CUTS });
         let mut arguments = self.arguments(window);
         arguments.extend(cuts.map(Value::from));
         let owner = self.ledger.table.owner;
-        let sql = template.replace("{rows}", &self.rows);
         let cursor = spi::as_table_owner(owner, || spi::Cursor::open(&sql, &arguments))?;
         let mut is_at_end = false;
         while !is_at_end {
@@ -177,7 +176,7 @@ impl<'a> Reading<'a> {
 
     /// The first row in `[from, to)` and the end of its month: what one statement reads. None when
     /// there is no row.
-    pub fn next_month(&self, from: Instant, to: Instant) -> Result<Option<(Instant, Instant)>> {
+    fn next_month(&self, from: Instant, to: Instant) -> Result<Option<(Instant, Instant)>> {
         let rows = "SELECT min(created_at) FROM ({rows}) AS l";
         let mut first = None;
         self.read(rows, (from, to), &[], |row| {
@@ -185,6 +184,19 @@ impl<'a> Reading<'a> {
             Ok(())
         })?;
         first.map(|first| Ok((first, first.month()?.next()?.start().min(to)))).transpose()
+    }
+
+    /// Hands over the windows of `next_month`, one after the other.
+    fn walk(
+        &self,
+        (mut from, to): (Instant, Instant),
+        mut each: impl FnMut(Instant, Instant) -> Result<()>,
+    ) -> Result<()> {
+        while let Some((start, end)) = self.next_month(from, to)? {
+            each(start, end)?;
+            from = end;
+        }
+        Ok(())
     }
 
     /// Runs a statement over the rows in a window; its parameters from `$5` on are `more`.
@@ -209,17 +221,15 @@ impl<'a> Reading<'a> {
 pub fn each_month(
     template: &str,
     owner: Option<&Owner>,
-    (from, to): (Instant, Instant),
+    window: (Instant, Instant),
     more: &[Value],
     mut each: impl FnMut(&Ledger, &Row) -> Result<()>,
 ) -> Result<()> {
     for ledger in registry::ledgers(owner)? {
         let reading = Reading::new(&ledger, owner);
-        let mut from = from;
-        while let Some((start, end)) = reading.next_month(from, to)? {
-            reading.read(template, (start, end), more, |row| each(&ledger, row))?;
-            from = end;
-        }
+        reading.walk(window, |start, end| {
+            reading.read(template, (start, end), more, |row| each(&ledger, row))
+        })?;
     }
     Ok(())
 }
@@ -228,12 +238,10 @@ pub fn each_month(
 pub fn months(owner: Option<&Owner>, from: Instant, to: Instant) -> Result<BTreeSet<Month>> {
     let mut months = BTreeSet::new();
     for ledger in registry::ledgers(owner)? {
-        let reading = Reading::new(&ledger, owner);
-        let mut from = from;
-        while let Some((start, end)) = reading.next_month(from, to)? {
+        Reading::new(&ledger, owner).walk((from, to), |start, _| {
             months.insert(start.month()?);
-            from = end;
-        }
+            Ok(())
+        })?;
     }
     Ok(months)
 }

@@ -1,5 +1,6 @@
 //! Looking after attached tables: names that changed, partitions that came, and what must not go.
 
+use super::mapping::{ColumnType, TableColumn};
 use super::registry::{self, Ledger, Table};
 use super::table;
 use super::triggers::{self, Detaching, TRIGGERS};
@@ -139,14 +140,13 @@ fn tend_one(ledger: &Ledger) -> Result<()> {
             spi::as_table_owner(part.owner, || triggers::guard(part, &ledger.source_name))?;
         }
     }
-    require_readable(ledger)?;
     refresh(ledger, &tree)
 }
 
-/// In a restored database columns have other numbers; they are looked up by their names, all of
-/// which were found before.
+/// In a restored database columns have other numbers; they are looked up by their names.
 fn refresh(ledger: &Ledger, tree: &[Table]) -> Result<()> {
     let columns = table::columns(&ledger.table)?;
+    require_readable(ledger, &columns)?;
     let mut mapping = ledger.mapping.clone();
     mapping.each_column(|column| {
         if let Some(found) = columns.iter().find(|found| found.name == column.name) {
@@ -160,13 +160,10 @@ fn refresh(ledger: &Ledger, tree: &[Table]) -> Result<()> {
 }
 
 /// Refuses a change after which a mapped column can no longer be read as it was.
-fn require_readable(ledger: &Ledger) -> Result<()> {
-    let columns = table::columns(&ledger.table)?;
+fn require_readable(ledger: &Ledger, columns: &[TableColumn]) -> Result<()> {
     for mapped in ledger.mapping.columns().values() {
         let found = columns.iter().find(|column| column.name == mapped.name);
-        let has_type = |name: &str| {
-            super::mapping::ColumnType::named(name).is_some_and(|kind| kind == mapped.kind)
-        };
+        let has_type = |name: &str| ColumnType::named(name) == Some(mapped.kind);
         if !found.is_some_and(|column| has_type(&column.type_name)) {
             return Err(attached(&format!("column {} of {}", mapped.name, ledger.table.name)));
         }
@@ -225,7 +222,6 @@ fn follow_altered_tables() -> Answer<()> {
                 .hint(DETACH_FIRST)
                 .into());
         }
-        require_readable(&ledger)?;
         refresh(&ledger, &table::tree(&ledger.table)?)?;
     }
     Ok(())
