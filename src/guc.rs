@@ -6,6 +6,9 @@ use std::ffi::CString;
 static LATE_USAGE_LIMIT_SECONDS: GucSetting<i32> = GucSetting::<i32>::new(35 * 86_400);
 static EXPIRATION_GRACE_SECONDS: GucSetting<i32> = GucSetting::<i32>::new(5);
 static POSTING_INTERVAL_MS: GucSetting<i32> = GucSetting::<i32>::new(200);
+static EVALUATION_DELAY_MS: GucSetting<i32> = GucSetting::<i32>::new(10_000);
+static USER_ID: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static TRUST_JWT_CLAIMS: GucSetting<bool> = GucSetting::<bool>::new(false);
 static DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 
 /// How long ago usage may have happened and still be recorded.
@@ -21,6 +24,21 @@ pub fn expiration_grace_seconds() -> i64 {
 /// The pause between two rounds of posting.
 pub fn posting_interval() -> std::time::Duration {
     std::time::Duration::from_millis(POSTING_INTERVAL_MS.get().unsigned_abs().into())
+}
+
+/// How long after an owner's first charge that was not evaluated its spend is evaluated.
+pub fn evaluation_delay_microseconds() -> i64 {
+    i64::from(EVALUATION_DELAY_MS.get()) * 1_000
+}
+
+/// The end user whom this session serves, as the application has set it.
+pub fn user_id() -> Option<CString> {
+    USER_ID.get()
+}
+
+/// Whether the claims of a web token, which the session itself may set, name the end user too.
+pub fn trusts_jwt_claims() -> bool {
+    TRUST_JWT_CLAIMS.get()
 }
 
 /// The databases the launcher serves, as they are listed.
@@ -58,6 +76,32 @@ pub fn init() {
         3_600_000,
         GucContext::Sighup,
         GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
+        c"exa_billing.evaluation_delay",
+        c"How long after an owner's first charge that was not evaluated its spend is evaluated.",
+        c"Counted from the posting of that charge; further charges do not put it off.",
+        &EVALUATION_DELAY_MS,
+        0,
+        3_600_000,
+        GucContext::Sighup,
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_string_guc(
+        c"exa_billing.user_id",
+        c"The end user whom this session serves: row security shows it that user's rows.",
+        c"Who may set it decides who anybody is: superusers, and roles with SET on this parameter.",
+        &USER_ID,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_bool_guc(
+        c"exa_billing.trust_jwt_claims",
+        c"Whether sub of request.jwt.claims names the end user whom a session serves.",
+        c"Only behind a gateway that sets the claims itself and lets nobody else run SQL.",
+        &TRUST_JWT_CLAIMS,
+        GucContext::Suset,
+        GucFlags::default(),
     );
     GucRegistry::define_string_guc(
         c"exa_billing.databases",

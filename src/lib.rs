@@ -11,6 +11,7 @@ mod owner;
 mod guc;
 mod spi;
 mod idempotency;
+mod bisect;
 
 // The books: first the months, since setting books up makes the first of them.
 mod partitions;
@@ -20,6 +21,7 @@ mod books;
 mod accounts;
 mod sources;
 mod verify;
+mod events;
 mod posting;
 mod credits;
 mod usage;
@@ -28,8 +30,14 @@ mod usage;
 mod rollups;
 mod evidence;
 
-// Who may do what, and what keeps all of it in shape.
+// Who may do what, and who has to hear of what.
 mod access;
+mod notifications;
+mod suggestions;
+mod alerts;
+mod insights;
+
+// What keeps all of it in shape.
 mod upkeep;
 
 // What runs by itself.
@@ -45,12 +53,25 @@ extension_sql_file!("../sql/install/schema.sql", name = "schema", bootstrap);
 extension_sql_file!("../sql/install/types.sql", name = "types", requires = ["schema"]);
 extension_sql_file!("../sql/install/books.sql", name = "books", requires = ["types"]);
 extension_sql_file!("../sql/install/sources.sql", name = "sources", requires = ["books"]);
-extension_sql_file!("../sql/install/posting.sql", name = "posting", requires = ["sources"]);
+extension_sql_file!("../sql/install/events.sql", name = "events", requires = ["sources"]);
+extension_sql_file!("../sql/install/posting.sql", name = "posting", requires = ["events"]);
 extension_sql_file!("../sql/install/credits.sql", name = "credits", requires = ["posting"]);
 extension_sql_file!("../sql/install/usage.sql", name = "usage", requires = ["credits"]);
 extension_sql_file!("../sql/install/rollups.sql", name = "rollups", requires = ["usage"]);
 extension_sql_file!("../sql/install/evidence.sql", name = "evidence", requires = ["rollups"]);
 extension_sql_file!("../sql/install/access.sql", name = "access", requires = ["evidence"]);
+extension_sql_file!(
+    "../sql/install/notifications.sql",
+    name = "notifications",
+    requires = ["access"]
+);
+extension_sql_file!(
+    "../sql/install/suggestions.sql",
+    name = "suggestions",
+    requires = ["notifications"]
+);
+extension_sql_file!("../sql/install/alerts.sql", name = "alerts", requires = ["suggestions"]);
+extension_sql_file!("../sql/install/insights.sql", name = "insights", requires = ["alerts"]);
 extension_sql_file!("../sql/install/ownership.sql", name = "ownership", finalize);
 
 /// Called once per process, when the library is loaded.

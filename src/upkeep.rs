@@ -20,12 +20,16 @@ pub fn maintain(months_ahead: Option<i32>) -> Result<Vec<partitions::Report>> {
 #[pg_extern(sql = false)]
 fn setup() -> Answer<i32> {
     spi::require_writable("exa_billing.setup()");
+    if books::exist() {
+        books::enter_for_writing("exa_billing.setup()")?;
+    }
     // First the rights, which owners of attached tables need to be given their triggers; then the
     // tables, which come before the partition lock everywhere.
     access::grant_again()?;
     sources::tend()?;
     let version = books::set_up()?;
-    // What migrations have brought is for the same roles.
+    // What migrations have brought is for the same roles, and under the same policies first.
+    access::keep_row_security()?;
     access::grant_again()?;
     Ok(version)
 }

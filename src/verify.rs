@@ -9,6 +9,7 @@ use pgrx::prelude::*;
 use std::collections::BTreeSet;
 
 static GUARDS: Statement = Statement::fresh(include_str!("../sql/verify/guards.sql"));
+static ROW_SECURITY: Statement = Statement::fresh(include_str!("../sql/verify/row_security.sql"));
 static OWNERS: Statement = Statement::fresh(include_str!("../sql/verify/owners.sql"));
 static MONTH: Statement = Statement::fresh(include_str!("../sql/verify/month.sql"));
 
@@ -57,6 +58,7 @@ fn violations(owner: Option<&Owner>) -> Result<RowSet> {
     let mut found = Vec::new();
     if owner.is_none() {
         found.extend(GUARDS.read(&[], violation)?);
+        found.extend(ROW_SECURITY.read(&[], violation)?);
     }
     found.extend(OWNERS.read(values![kind, id], violation)?);
     for month in months(owner)? {

@@ -8,14 +8,16 @@ use books_common::{assert_no_violations, texts};
 use common::{Database, Server, error_of, one, run_sql};
 use postgres::Client;
 
-const KINDS: [&str; 3] = ["application", "operator", "auditor"];
+const STAFF: [&str; 3] = ["application", "operator", "auditor"];
+const KINDS: [&str; 4] = ["application", "operator", "auditor", "end_user"];
 
 /// Roles belong to the whole server, so each test has names of its own.
 fn role(db: &Database, kind: &str) -> String {
     format!("{}_{kind}", db.name())
 }
 
-/// Books with something in them and a role of each kind; roles go with the test.
+/// Books with something in them and a role of each kind of staff, or with row security of every
+/// kind; roles go with the test.
 struct World {
     db: Database,
     client: Client,
@@ -23,6 +25,14 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::of(&STAFF)
+    }
+
+    fn with_row_security() -> Self {
+        Self::of(&KINDS)
+    }
+
+    fn of(kinds: &[&str]) -> Self {
         let db = Server::shared().database();
         let mut client = db.client();
         run_sql(
@@ -31,7 +41,10 @@ impl World {
              SELECT exa_billing.record_exa_usage('user-1', '/search', 12000000);
              SELECT exa_billing.record_exa_usage('user-1', '/search', 3000)",
         );
-        for kind in KINDS {
+        if kinds.contains(&"end_user") {
+            run_sql(&mut client, "SELECT exa_billing.enable_row_security()");
+        }
+        for kind in kinds {
             let role = role(&db, kind);
             run_sql(
                 &mut client,
@@ -62,7 +75,8 @@ fn documented() -> Vec<String> {
     let mut rows: Vec<String> = rows
         .map(|row| {
             let cells: Vec<&str> = row.split('|').map(str::trim).collect();
-            let may = cells[1..4].iter().map(|cell| if *cell == "yes" { "t" } else { "f" });
+            let may =
+                cells[1..=KINDS.len()].iter().map(|cell| if *cell == "yes" { "t" } else { "f" });
             format!("{} {}", cells[0].trim_end_matches('`'), may.collect::<Vec<_>>().join(","))
         })
         .collect();
@@ -72,7 +86,7 @@ fn documented() -> Vec<String> {
 
 #[test]
 fn every_function_has_its_place_in_the_documented_matrix() {
-    let mut world = World::new();
+    let mut world = World::with_row_security();
     let may = KINDS.map(|kind| {
         format!("bool_and(has_function_privilege('{}', p.oid, 'EXECUTE'))", role(&world.db, kind))
     });
@@ -90,7 +104,7 @@ fn every_function_has_its_place_in_the_documented_matrix() {
 
 #[test]
 fn no_role_writes_a_table_or_touches_a_partition() {
-    let mut world = World::new();
+    let mut world = World::with_row_security();
     for kind in KINDS {
         let role = role(&world.db, kind);
         let writes = texts(
@@ -117,15 +131,15 @@ fn no_role_writes_a_table_or_touches_a_partition() {
             "CREATE TABLE exa_billing.mine ()",
             "SELECT exa_billing.setup()",
             "SELECT exa_billing.grant_auditor(current_user::regrole)",
+            "SELECT exa_billing.grant_end_user(current_user::regrole)",
+            "SELECT exa_billing.enable_row_security()",
         ] {
             assert_eq!(error_of(&mut client, statement).code, "42501", "{kind}: {statement}");
         }
     }
 }
 
-#[test]
-fn an_application_asks_records_and_reads() {
-    let world = World::new();
+fn asks_records_and_reads(world: World) {
     let mut client = world.as_kind("application");
     let allowed = "SELECT allowed FROM exa_billing.check_exa_usage('user-1')";
     assert!(one::<bool>(&mut client, allowed, &[]));
@@ -151,8 +165,12 @@ fn an_application_asks_records_and_reads() {
 }
 
 #[test]
-fn an_operator_looks_after_the_books_and_charges_nobody() {
-    let mut world = World::new();
+fn an_application_asks_records_and_reads() {
+    asks_records_and_reads(World::new());
+    asks_records_and_reads(World::with_row_security());
+}
+
+fn looks_after_the_books(mut world: World) {
     let mut client = world.as_kind("operator");
     run_sql(
         &mut client,
@@ -174,8 +192,40 @@ fn an_operator_looks_after_the_books_and_charges_nobody() {
 }
 
 #[test]
-fn an_auditor_reads_everything() {
+fn an_application_drives_notifications_and_an_operator_only_clears_them_away() {
     let mut world = World::new();
+    run_sql(
+        &mut world.client,
+        "UPDATE exa_billing.accounts SET minimum_balance_microdollars = 6000000;
+         SELECT exa_billing.post_spend()",
+    );
+    let mut client = world.as_kind("application");
+    let completed = "SELECT exa_billing.complete_notification(delivery_id, claim_token)
+                     FROM exa_billing.claim_notifications(5) WHERE recipient_user_id = 'user-1'";
+    assert!(one::<bool>(&mut client, completed, &[]));
+    let none = "SELECT exa_billing.fail_notification(delivery_id, claim_token, 'why')
+                FROM exa_billing.claim_notifications(5)";
+    run_sql(&mut client, none);
+    let delete = "SELECT exa_billing.delete_old_events()";
+    assert_eq!(error_of(&mut client, delete).code, "42501");
+    let mut operator = world.as_kind("operator");
+    assert_eq!(one::<i32>(&mut operator, delete, &[]), 0);
+    for kind in ["operator", "auditor"] {
+        let mut client = world.as_kind(kind);
+        assert_eq!(error_of(&mut client, completed).code, "42501", "{kind}");
+        let sent = "SELECT count(*) FROM exa_billing.notification_deliveries WHERE status = 'sent'";
+        assert_eq!(one::<i64>(&mut client, sent, &[]), 1, "{kind}");
+    }
+    assert_no_violations(&mut world.client);
+}
+
+#[test]
+fn an_operator_looks_after_the_books_and_charges_nobody() {
+    looks_after_the_books(World::new());
+    looks_after_the_books(World::with_row_security());
+}
+
+fn reads_everything(mut world: World) {
     let mut client = world.as_kind("auditor");
     let relations = texts(
         &mut world.client,
@@ -195,6 +245,12 @@ fn an_auditor_reads_everything() {
     assert_eq!(one::<i64>(&mut client, statement, &[]), 4_997_000);
     let refused = "SELECT exa_billing.post_spend()";
     assert_eq!(error_of(&mut client, refused).code, "42501");
+}
+
+#[test]
+fn an_auditor_reads_everything() {
+    reads_everything(World::new());
+    reads_everything(World::with_row_security());
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //! refuse. The error names the parameter, and nothing is written.
 
 mod common;
+#[path = "bad_input/insights.rs"]
+mod insights;
 #[path = "bad_input/more.rs"]
 mod more;
 #[path = "bad_input/table.rs"]
@@ -11,17 +13,21 @@ mod usage_common;
 mod values;
 
 use common::{Database, Server, one, run_sql};
-use more::{LEDGER_MAP, LEDGERS};
+use insights::INSIGHTS;
+use more::{DELIVERY, LEDGER_MAP, LEDGERS};
 use postgres::Client;
 use postgres::error::DbError;
 use std::collections::BTreeSet;
 use table::Function;
 use usage_common::{assert_books_hold, assert_unchanged, session, state};
 
-/// Books, and the tables that the calls of the table are about.
+/// Books, and what the calls of the table are about.
 fn books() -> (Database, Client) {
     let (db, mut c) = usage_common::books();
     run_sql(&mut c, LEDGERS);
+    run_sql(&mut c, DELIVERY);
+    run_sql(&mut c, INSIGHTS);
+    run_sql(&mut c, "select exa_billing.enable_row_security()");
     run_sql(
         &mut c,
         &format!(
@@ -32,7 +38,7 @@ fn books() -> (Database, Client) {
 }
 
 fn functions() -> impl Iterator<Item = &'static Function> {
-    table::FUNCTIONS.iter().chain(more::FUNCTIONS)
+    table::FUNCTIONS.iter().chain(more::FUNCTIONS).chain(insights::FUNCTIONS)
 }
 
 /// The error of a call that must fail, after a look at all of its words.

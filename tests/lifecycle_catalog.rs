@@ -46,12 +46,19 @@ fn every_table_has_a_primary_key_and_built_in_columns() {
     assert_eq!(foreign_types, [""; 0]);
 }
 
-/// An update of the extension may drop or replace any function but these two.
+/// An update of the extension may drop or replace any function but these four.
 #[test]
 fn the_books_call_only_the_functions_of_the_guards() {
     let db = Server::shared().database();
     let mut client = db.client();
-    run_sql(&mut client, "SELECT exa_billing.setup()");
+    let role = format!("web_{}", db.name());
+    run_sql(
+        &mut client,
+        &format!(
+            "CREATE ROLE {role}; SELECT exa_billing.enable_row_security();
+             SELECT exa_billing.grant_end_user('{role}')"
+        ),
+    );
     let called = texts(
         &mut client,
         "SELECT DISTINCT d.refobjid::regprocedure::text FROM pg_depend AS d
@@ -62,7 +69,16 @@ fn the_books_call_only_the_functions_of_the_guards() {
            AND p.pronamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
          ORDER BY 1",
     );
-    assert_eq!(called, ["exa_billing.refuse_change()", "exa_billing.refuse_direct_change()"]);
+    run_sql(&mut client, &format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+    assert_eq!(
+        called,
+        [
+            "exa_billing.current_user_id()",
+            "exa_billing.managed_organizations()",
+            "exa_billing.refuse_change()",
+            "exa_billing.refuse_direct_change()"
+        ]
+    );
 }
 
 #[test]
@@ -132,6 +148,8 @@ fn everything_belongs_to_the_owner_role_and_nothing_to_public() {
              UNION ALL
              SELECT nspname, coalesce(nspacl, acldefault('n', nspowner))
              FROM pg_namespace WHERE nspname = 'exa_billing'
+             UNION ALL
+             SELECT parname, paracl FROM pg_parameter_acl WHERE parname LIKE 'exa\\_billing.%'
          ) AS objects, aclexplode(acl) AS entry
          WHERE entry.grantee = 0",
     );

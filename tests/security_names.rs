@@ -110,7 +110,11 @@ const CALLS: &str = "
     SELECT exa_billing.rolling_spend('organization', 'o', '1 day');
     SELECT exa_billing.top_spend_drivers('organization', 'o', pg_catalog.now() - interval '1 day', pg_catalog.now());
     SELECT exa_billing.spend_evidence('organization', 'o', '24h');
+    SELECT exa_billing.cost_insight_activity('organization', 'o');
+    SELECT exa_billing.cost_insights_attention('organization', 'o');
+    SELECT exa_billing.cost_insights_overview('organization', 'o');
     SELECT exa_billing.recompute_baselines('organization', 'o');
+    SELECT exa_billing.current_user_id(), exa_billing.managed_organizations();
     SELECT exa_billing.import_opening_balance('user', 'w', 900, 100, pg_catalog.now(), 'w');
     SELECT exa_billing.grant_credit('user', 'w', 77, pg_catalog.now() + interval '1 day');
     SELECT exa_billing.adjust_credit('user', 'w', -3, 'why');
@@ -132,6 +136,17 @@ const CALLS: &str = "
     SELECT exa_billing.reconcile_rollups('2024-05-15 12:00Z', '2024-05-15 13:00Z');
     SELECT exa_billing.spend_evidence('organization', 'o', '24h', pg_catalog.now());
     SELECT exa_billing.detach_spend_source('ledger');
+    SELECT exa_billing.update_spend_alert_settings('organization', 'o', '{\"spend_alerts_enabled\": true,
+        \"threshold_24h_microdollars\": 100, \"minimum_balance_usd\": \"0.50\"}', 'u');
+    SELECT exa_billing.spend_alert_settings('organization', 'o');
+    SELECT exa_billing.acknowledge_spend_alert(event_id, 'u') FROM exa_billing.spend_alert_episodes;
+    SELECT exa_billing.evaluate_spend_alerts('organization', 'o');
+    SELECT exa_billing.evaluate_due_owners();
+    SELECT exa_billing.run_spend_alert_sweep();
+    SELECT exa_billing.complete_notification(delivery_id, claim_token) FROM exa_billing.claim_notifications(1);
+    SELECT exa_billing.fail_notification(delivery_id, claim_token, 'why')
+        FROM exa_billing.claim_notifications(5, interval '1 minute');
+    SELECT exa_billing.delete_old_events();
     SELECT exa_billing.verify_books();";
 
 /// The figures of the calls, made by a role that is no superuser in the given search_path. The
@@ -156,6 +171,8 @@ fn figures_under(db: &Database, lies: &str, search_path: &str) -> (Vec<String>, 
     run_sql(&mut client, first);
     // Reading functions have the caller's rights.
     run_sql(&mut admin, &format!("GRANT SELECT ON ALL TABLES IN SCHEMA exa_billing TO {role}"));
+    // Who acts for a user is an application.
+    run_sql(&mut admin, &format!("SELECT exa_billing.grant_application('{role}')"));
     run_sql(&mut client, rest);
     // They commit, so they are called alone.
     run_sql(&mut client, "CALL exa_billing.recompute_all_balances(dry_run => false)");
@@ -166,7 +183,13 @@ fn figures_under(db: &Database, lies: &str, search_path: &str) -> (Vec<String>, 
     assert_no_violations(&mut admin);
     assert_same("to others", &shown, &shown_to(&mut admin));
     drop(client);
-    run_sql(&mut admin, &format!("DROP OWNED BY {role} CASCADE; DROP ROLE {role}"));
+    run_sql(
+        &mut admin,
+        &format!(
+            "REVOKE SET ON PARAMETER exa_billing.user_id FROM {role};
+             DROP OWNED BY {role} CASCADE; DROP ROLE {role}"
+        ),
+    );
     (shown, traces)
 }
 

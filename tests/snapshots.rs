@@ -31,6 +31,8 @@ const FIGURES: &str = "
                    exa_billing.check_exa_usage(u.id, o.id, u.at) AS c WHERE u.kind = 'user'),
         'evidence', (SELECT jsonb_agg(exa_billing.spend_evidence(kind, id, '24h', at) ORDER BY kind, id)
                      FROM owners),
+        'overviews', (SELECT jsonb_agg(exa_billing.cost_insights_overview(kind, id, at) ORDER BY kind, id)
+                      FROM owners WHERE id IN ('user-1', 'org-1')),
         'rolling', (SELECT jsonb_agg(jsonb_build_array(kind, id, r) ORDER BY kind, id)
                     FROM owners, exa_billing.rolling_spend(kind, id, '5 hours', at) AS r),
         'hours', (SELECT jsonb_agg(jsonb_build_array(o.kind, o.id, h) ORDER BY o.kind, o.id, h.hour_start)
@@ -260,7 +262,7 @@ fn a_standby_reads_the_same_figures_and_refuses_to_write() {
     assert_eq!(figures(&mut standby), figures(&mut primary));
 }
 
-const WRITERS: [&str; 24] = [
+const WRITERS: [&str; 30] = [
     "setup()",
     "record_exa_usage('user-1', '/search', 5)",
     "record_exa_usage('new', '/search', 5, idempotency_key => 'k')",
@@ -279,12 +281,18 @@ const WRITERS: [&str; 24] = [
     "set_free_allowance(5, '2026-01-01')",
     "set_organization_member('org-1', 'user-1', 'member')",
     "remove_organization_member('org-1', 'nobody')",
+    "dismiss_cost_suggestion(gen_random_uuid(), 'user-1')",
     "post_spend()",
     "retry_blocked_spend()",
     "record_degraded_interval('2026-11-20 10:00Z', '2026-11-22 10:00Z', 'restored')",
     "resolve_degraded_interval(gen_random_uuid())",
     "rebuild_rollups('user', 'user-1', '2026-11-20 10:00Z', '2026-11-22 10:00Z')",
     "backfill_next_hours(true, '2026-11-20 10:00Z', '2026-11-22 10:00Z', true)",
+    "update_spend_alert_settings('user', 'user-1', '{}', 'user-1')",
+    "evaluate_spend_alerts('user', 'user-1')",
+    "evaluate_due_owners()",
+    "run_spend_alert_sweep()",
+    "acknowledge_spend_alert(gen_random_uuid(), 'user-1')",
 ];
 
 // What looks first and finds nothing to do would otherwise succeed today and fail tomorrow; and a

@@ -162,7 +162,7 @@ fn i3_and_i4_accounts() {
         &["I3 organization o", "I4 organization o"],
     );
     books.finds(
-        "INSERT INTO exa_billing.accounts VALUES ('user', 'x', 5, 6, NULL, NULL, now())",
+        "INSERT INTO exa_billing.accounts VALUES ('user', 'x', 5, 6, NULL, NULL, NULL, now())",
         &["I3 user x", "I4 user x"],
     );
     books.finds(

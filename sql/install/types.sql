@@ -195,3 +195,75 @@ CREATE TYPE exa_billing.backfill_step AS (
     notice text
 );
 COMMENT ON TYPE exa_billing.backfill_step IS 'What one step of backfill_rollups tells the procedure.';
+
+CREATE TYPE exa_billing.evaluation_summary AS (
+    evaluated bigint,
+    fired bigint,
+    recovered bigint,
+    failed bigint,
+    skipped bigint,
+    complete boolean
+);
+COMMENT ON TYPE exa_billing.evaluation_summary IS
+    'What became of the owners of an evaluation. fired and recovered count events; failed owners are tried again later; skipped ones are being evaluated by somebody else or were evaluated as of a later instant. complete: nobody is left.';
+
+CREATE TYPE exa_billing.alert_settings AS (
+    owner_kind text,
+    owner_id text,
+    spend_alerts_enabled boolean,
+    anomaly_alerts_enabled boolean,
+    cost_suggestions_enabled boolean,
+    threshold_24h_microdollars bigint,
+    threshold_7d_microdollars bigint,
+    threshold_30d_microdollars bigint,
+    minimum_balance_microdollars bigint
+);
+COMMENT ON TYPE exa_billing.alert_settings IS
+    'What an owner wants to be told of, in microdollars; a null amount is none.';
+
+CREATE TYPE exa_billing.changed_alert_settings AS (
+    owner_kind text,
+    owner_id text,
+    spend_alerts_enabled boolean,
+    anomaly_alerts_enabled boolean,
+    cost_suggestions_enabled boolean,
+    threshold_24h_microdollars bigint,
+    threshold_7d_microdollars bigint,
+    threshold_30d_microdollars bigint,
+    minimum_balance_microdollars bigint,
+    event_id uuid,
+    fired bigint,
+    evaluation_pending boolean
+);
+COMMENT ON TYPE exa_billing.changed_alert_settings IS
+    'The settings after a change, the event it left behind (null where it left none), how many alerts the evaluation that followed has fired, and whether that evaluation failed and will be tried again.';
+CREATE TYPE exa_billing.claimed_notification AS (
+    delivery_id uuid,
+    claim_token uuid,
+    recipient_user_id text,
+    owner_kind text,
+    owner_id text,
+    event_id uuid,
+    event_type text,
+    alert_kind text,
+    occurred_at timestamptz,
+    payload jsonb,
+    attempt int
+);
+COMMENT ON TYPE exa_billing.claimed_notification IS
+    'A delivery that is to be sent: to whom, about which owner, what has happened, the figures (in microdollars), and which attempt this is, from 1. With the token it is completed or failed.';
+CREATE TYPE exa_billing.insight_activity AS (
+    event_id uuid,
+    event_type text,
+    alert_kind text,
+    suggestion_kind text,
+    about_id uuid,
+    title text,
+    description text,
+    actor_user_id text,
+    occurred_at timestamptz,
+    amount_microdollars bigint,
+    snapshot jsonb
+);
+COMMENT ON TYPE exa_billing.insight_activity IS
+    'Something that happened to an owner''s spend. about_id: the alert that was reviewed or has recovered, the suggestion that was made or dismissed. amount is the figure it is about, in microdollars; snapshot has all figures.';

@@ -32,6 +32,7 @@ CREATE TABLE exa_billing.accounts (
     microdollars_used bigint NOT NULL,
     next_credit_expiration_at timestamptz,
     minimum_balance_microdollars bigint,
+    low_balance_since timestamptz,
     opened_at timestamptz NOT NULL,
     CONSTRAINT accounts_pkey PRIMARY KEY (owner_kind, owner_id),
     CONSTRAINT accounts_owner_kind_check CHECK (owner_kind IN ('user', 'organization')),
@@ -39,12 +40,16 @@ CREATE TABLE exa_billing.accounts (
 ) WITH (fillfactor = 60);
 CREATE INDEX accounts_next_expiration_idx ON exa_billing.accounts (next_credit_expiration_at)
     WHERE next_credit_expiration_at IS NOT NULL;
+CREATE INDEX accounts_minimum_idx ON exa_billing.accounts (owner_kind, owner_id)
+    WHERE minimum_balance_microdollars IS NOT NULL AND low_balance_since IS NULL;
 COMMENT ON TABLE exa_billing.accounts IS
     'One row per spend owner: posted totals. The exact figures, posted and unposted, are in the view account_balances. All posted state of an owner is written only under the lock of this row.';
 COMMENT ON COLUMN exa_billing.accounts.total_microdollars_acquired IS
     'Sum of the owner''s credit_transactions, in microdollars.';
 COMMENT ON COLUMN exa_billing.accounts.microdollars_used IS
     'Posted usage charged to this owner, in microdollars; unposted_spend holds the rest.';
+COMMENT ON COLUMN exa_billing.accounts.low_balance_since IS
+    'When the balance was found below the minimum; null while it is not, or after the minimum was changed. Whoever hears of it has been told once.';
 
 CREATE TABLE exa_billing.exa_monthly_usage (
     counter_id uuid NOT NULL,
@@ -363,6 +368,8 @@ CREATE TABLE exa_billing.organization_members (
 CREATE INDEX organization_members_user_idx ON exa_billing.organization_members (user_id);
 COMMENT ON TABLE exa_billing.organization_members IS
     'Who may spend for an organization, in which role, and how much a UTC day; a null limit is none.';
+
+-- Rights --------------------------------------------------------------------------------------
 
 CREATE TABLE exa_billing.access_grants (
     role_name text COLLATE "C" NOT NULL,

@@ -1,6 +1,12 @@
 -- Moves up to $3 queue rows, at most $4 of each, of the owners ($1, $2) into everything that is shared. Their account
 -- rows are locked by this transaction, so nobody else moves the same rows or writes the same
 -- figures. One statement, one snapshot: what is deleted is exactly what is added.
+-- $5: so many microseconds from now the spend of these owners is evaluated. An owner gets no row of
+-- the evaluation queue when one waits that is not due yet: it is not taken away before it is due, by
+-- somebody who then sees all that this statement sees (the second between allows for the clock).
+-- That is not so of charges of this very transaction, which may last. Nor does an owner get a row
+-- when one waits that nobody holds: it is held until this commits, and who evaluates
+-- holds his rows before he looks. So nobody waits, nothing is missed, and rows do not pile up.
 WITH picked AS (
     SELECT q.ctid AS place
     FROM unnest($1, $2) AS o(owner_kind, owner_id)
@@ -20,7 +26,8 @@ WITH picked AS (
 ), moved AS (
     DELETE FROM exa_billing.unposted_spend AS u
     WHERE u.ctid = ANY (ARRAY(SELECT place FROM picked))
-    RETURNING u.*
+    -- Not older than this transaction: perhaps a charge of its own.
+    RETURNING u.*, age(u.xmin) <= 0 AS may_be_own
 ), known AS (
     SELECT m.*, d.dimension_id AS of_dimension, d.spend_category
     FROM moved AS m
@@ -51,6 +58,30 @@ WITH picked AS (
         FROM spend GROUP BY owner_kind, owner_id
     ) AS s
     WHERE a.owner_kind = s.owner_kind AND a.owner_id = s.owner_id
+    RETURNING a.owner_kind, a.owner_id, a.minimum_balance_microdollars IS NOT NULL AS has_minimum
+), not_waiting AS (
+    SELECT p.owner_kind, p.owner_id FROM posted_accounts AS p
+    WHERE NOT EXISTS (
+        SELECT FROM exa_billing.evaluation_queue AS e
+        WHERE e.owner_kind = p.owner_kind AND e.owner_id = p.owner_id
+          AND e.due_at > clock_timestamp() + interval '1 second')
+       OR EXISTS (
+        SELECT FROM moved AS m
+        WHERE m.may_be_own AND m.owner_kind = p.owner_kind AND m.owner_id = p.owner_id)
+), held AS MATERIALIZED (
+    SELECT n.owner_kind, n.owner_id FROM not_waiting AS n
+    CROSS JOIN LATERAL (
+        SELECT FROM exa_billing.evaluation_queue AS e
+        WHERE e.owner_kind = n.owner_kind AND e.owner_id = n.owner_id
+        LIMIT 1 FOR KEY SHARE SKIP LOCKED
+    ) AS overdue
+), evaluations AS (
+    INSERT INTO exa_billing.evaluation_queue (owner_kind, owner_id, entry_id, due_at, failure_count)
+    SELECT n.owner_kind, n.owner_id, gen_random_uuid(),
+           clock_timestamp() + $5 * interval '1 microsecond', 0
+    FROM not_waiting AS n
+    WHERE NOT EXISTS (
+        SELECT FROM held AS h WHERE h.owner_kind = n.owner_kind AND h.owner_id = n.owner_id)
 ), posted_months AS (
     INSERT INTO exa_billing.exa_monthly_usage AS c
         (counter_id, user_id, organization_id, month, total_cost_microdollars,
@@ -101,5 +132,6 @@ WITH picked AS (
 )
 SELECT count(*) AS entries, (SELECT count(*) FROM moved) AS moved,
        (SELECT coalesce(max(rows), 0) FROM (
-           SELECT count(*) AS rows FROM moved GROUP BY owner_kind, owner_id) AS of_one_owner) AS most_of_one_owner
+           SELECT count(*) AS rows FROM moved GROUP BY owner_kind, owner_id) AS of_one_owner) AS most_of_one_owner,
+       (SELECT coalesce(bool_or(has_minimum), false) FROM posted_accounts) AS has_minimum
 FROM entries

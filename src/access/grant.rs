@@ -1,13 +1,34 @@
 //! Giving rights to roles, and giving them again when the books have grown.
 
 use super::matrix::Kind;
+use super::{policies, row_security};
 use crate::books;
-use crate::error::{BillingError, Result};
+use crate::error::{BillingError, Kind as ErrorKind, Result};
 use crate::spi::{self, Answer, Statement, values};
 use pgrx::pg_sys::Oid;
 use pgrx::prelude::*;
 
+/// Number of the advisory lock under which rights are given.
+const RIGHTS_LOCK: i32 = 10;
+
+/// Whether a role was itself given USAGE on the schema: who was not, or no longer is, has no rights
+/// that would be given again.
+macro_rules! holds_usage {
+    ($role:literal) => {
+        concat!(
+            "EXISTS (
+                 SELECT FROM pg_catalog.pg_namespace AS n, pg_catalog.aclexplode(n.nspacl) AS entry
+                 WHERE n.nspname = 'exa_billing' AND entry.privilege_type = 'USAGE'
+                   AND entry.grantee <> 0 AND entry.grantee = ",
+            $role,
+            ")"
+        )
+    };
+}
+pub(super) use holds_usage;
+
 // The parents of partitions are enough; rights on a partition would go around their policies.
+// $2 the functions; $3 the relations, unless $4: all of them.
 static GRANTS: Statement = Statement::fresh(
     "SELECT pg_catalog.format('GRANT USAGE ON SCHEMA exa_billing TO %s', $1::regrole)
      UNION ALL
@@ -18,7 +39,12 @@ static GRANTS: Statement = Statement::fresh(
      SELECT pg_catalog.format('GRANT SELECT ON TABLE %s TO %s', c.oid::regclass, $1::regrole)
      FROM pg_catalog.pg_class AS c
      WHERE c.relnamespace = 'exa_billing'::regnamespace AND c.relkind IN ('r', 'p', 'v')
-       AND NOT c.relispartition",
+       AND NOT c.relispartition AND ($4 OR c.relname = ANY ($3))",
+);
+// To say who anybody is belongs to whoever lets them in.
+static GRANT_OF_IDENTITY: Statement = Statement::fresh(
+    "SELECT pg_catalog.format('GRANT SET ON PARAMETER exa_billing.user_id TO %s', $1::regrole)
+     WHERE NOT pg_catalog.has_parameter_privilege($1, 'exa_billing.user_id', 'SET')",
 );
 static REMEMBER: Statement = Statement::kept(
     "INSERT INTO exa_billing.access_grants (role_name, granted_as, granted_at)
@@ -26,29 +52,87 @@ static REMEMBER: Statement = Statement::kept(
      ON CONFLICT (role_name, granted_as) DO NOTHING",
 );
 // A role that was dropped, or whose rights were taken away, has no USAGE any more; another one of
-// the same name does not inherit them.
+// the same name, or the same one with other rights later, does not inherit them.
+static FORGET: Statement = Statement::kept(concat!(
+    "DELETE FROM exa_billing.access_grants AS g
+     WHERE NOT EXISTS (
+         SELECT FROM pg_catalog.pg_roles AS r WHERE r.rolname = g.role_name AND ",
+    holds_usage!("r.oid"),
+    ")"
+));
 static REMEMBERED: Statement = Statement::kept(
     "SELECT r.oid FROM exa_billing.access_grants AS g
      JOIN pg_catalog.pg_roles AS r ON r.rolname = g.role_name
-     WHERE g.granted_as = $1 AND EXISTS (
-         SELECT FROM pg_catalog.pg_namespace AS n, pg_catalog.aclexplode(n.nspacl) AS entry
-         WHERE n.nspname = 'exa_billing' AND entry.grantee = r.oid AND entry.privilege_type = 'USAGE')
-     ORDER BY r.rolname",
+     WHERE g.granted_as = $1 ORDER BY r.rolname",
 );
+static VOUCHES: Statement = Statement::kept(concat!(
+    "SELECT pg_catalog.pg_has_role($1, 'exa_billing_owner', 'USAGE') OR EXISTS (
+         SELECT FROM exa_billing.access_grants AS g
+         JOIN pg_catalog.pg_roles AS r ON r.rolname = g.role_name
+         WHERE g.granted_as = $2 AND pg_catalog.pg_has_role($1, r.oid, 'USAGE') AND ",
+    holds_usage!("r.oid"),
+    ")"
+));
 
-/// Locks: what GRANT takes, briefly; none that charging waits for.
+/// Whether a role has, itself or as a member, the rights of an application or those of the books.
+pub fn vouches(role: Oid) -> Result<bool> {
+    let arguments = values![role, Kind::Application.as_str()];
+    Ok(VOUCHES.write_row(arguments, |row| row.get(1))? == Some(true))
+}
+
+/// Takes the lock under which it is decided who has which rights, until the transaction ends.
+pub(super) fn lock() -> Result<()> {
+    spi::lock_until_commit(RIGHTS_LOCK)?;
+    spi::see_what_others_committed();
+    Ok(())
+}
+
 fn grant(role: Oid, kind: Kind) -> Result<()> {
-    let script = GRANTS.write(values![role, kind.functions()], |row| row.get::<String>(1))?;
+    let own = policies::OWN.iter().map(|(table, _)| *table);
+    let relations: Vec<&str> = own.chain(policies::VIEWS).collect();
+    let reads_all = kind != Kind::EndUser;
+    let script = GRANTS
+        .write(values![role, kind.functions(), relations, reads_all], |row| row.get::<String>(1))?;
     spi::run_script(&script.join(";\n"))?;
+    if kind == Kind::Application {
+        grant_identity(role)?;
+    }
     REMEMBER.execute(values![role, kind.as_str()])
+}
+
+/// Rights on parameters are the whole server's: somebody may be giving one in another database, and
+/// PostgreSQL then refuses to wait. And one that the books' owner gives, a superuser's REVOKE and DROP
+/// OWNED leave in place without a word.
+fn grant_identity(role: Oid) -> Result<()> {
+    const ATTEMPTS: u32 = 5;
+    for attempt in 1.. {
+        let given = spi::in_subtransaction(|| {
+            let script = GRANT_OF_IDENTITY.write(values![role], |row| row.get::<String>(1))?;
+            spi::as_calling_superuser(|| {
+                script.iter().try_for_each(|script| spi::run_script(script))
+            })
+        });
+        match given {
+            Ok(()) => break,
+            Err(failure) if failure.is_interruption() || attempt == ATTEMPTS => {
+                return failure.raise();
+            }
+            Err(_) => spi::see_what_others_committed(),
+        }
+    }
+    Ok(())
 }
 
 /// Gives every remembered role its rights again: an upgrade may have brought functions and tables
 /// that it does not know of. Rights somebody gave besides stay.
+///
+/// Locks: that of rights, until the transaction ends.
 pub fn grant_again() -> Result<()> {
     if !spi::relation_exists("access_grants") {
         return Ok(());
     }
+    lock()?;
+    FORGET.execute(&[])?;
     for kind in Kind::ALL {
         for role in REMEMBERED.write(values![kind.as_str()], |row| row.get::<Oid>(1))? {
             grant(role, kind)?;
@@ -57,6 +141,8 @@ pub fn grant_again() -> Result<()> {
     Ok(())
 }
 
+/// Locks: that of rights, until the transaction ends; what GRANT takes, briefly; and where row
+/// security is enabled and the role is new to it, what putting it into the policies takes.
 fn grant_to(role: Option<Oid>, kind: Kind) -> Answer<()> {
     let role = role.ok_or_else(|| BillingError::missing("role"))?;
     if role == pg_sys::InvalidOid {
@@ -65,7 +151,22 @@ fn grant_to(role: Option<Oid>, kind: Kind) -> Answer<()> {
             .into());
     }
     books::enter_for_writing(&format!("exa_billing.grant_{}()", kind.as_str()))?;
-    Ok(grant(role, kind)?)
+    if kind == Kind::EndUser && !row_security::is_enabled()? {
+        let error = BillingError::new(
+            ErrorKind::WrongState,
+            "row security is not enabled in the exa_billing books",
+        );
+        return Err(error
+            .detail("Without it an end user would see everybody's rows.")
+            .hint("Call SELECT exa_billing.enable_row_security(); first.")
+            .into());
+    }
+    lock()?;
+    // Who lost their rights leaves before somebody comes back under that name.
+    FORGET.execute(&[])?;
+    row_security::keep()?;
+    grant(role, kind)?;
+    Ok(row_security::keep()?)
 }
 
 /// Lets a role ask, record, grant credit and read.
@@ -84,4 +185,10 @@ fn grant_operator(role: Option<Oid>) -> Answer<()> {
 #[pg_extern(sql = false)]
 fn grant_auditor(role: Option<Oid>) -> Answer<()> {
     grant_to(role, Kind::Auditor)
+}
+
+/// Lets a role see what belongs to the user it acts for.
+#[pg_extern(sql = false)]
+fn grant_end_user(role: Option<Oid>) -> Answer<()> {
+    grant_to(role, Kind::EndUser)
 }

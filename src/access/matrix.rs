@@ -10,16 +10,21 @@ pub enum Kind {
     Operator,
     /// Who reads everything and changes nothing.
     Auditor,
+    /// A customer: reads what row security shows, acts for themselves.
+    EndUser,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 3] = [Kind::Application, Kind::Operator, Kind::Auditor];
+    pub const ALL: [Kind; 4] = [Kind::Application, Kind::Operator, Kind::Auditor, Kind::EndUser];
+    /// Who sees everybody's rows.
+    pub const STAFF: [Kind; 3] = [Kind::Application, Kind::Operator, Kind::Auditor];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Kind::Application => "application",
             Kind::Operator => "operator",
             Kind::Auditor => "auditor",
+            Kind::EndUser => "end_user",
         }
     }
 
@@ -33,32 +38,51 @@ const NOBODY: &[Kind] = &[];
 const APPLICATION: &[Kind] = &[Kind::Application];
 const OPERATOR: &[Kind] = &[Kind::Operator];
 const READERS: &[Kind] = &[Kind::Application, Kind::Operator, Kind::Auditor];
+/// Shows nobody more than their rows.
+const EVERYBODY: &[Kind] = &Kind::ALL;
+/// Acts for a user: `access::actor` decides for which, and for whom.
+const ACTORS: &[Kind] = &[Kind::Application, Kind::EndUser];
 const INSPECTORS: &[Kind] = &[Kind::Operator, Kind::Auditor];
 
 pub const MATRIX: &[(&str, &[Kind])] = &[
-    ("account_balance", READERS),
-    ("account_statement", READERS),
+    ("account_balance", EVERYBODY),
+    ("account_statement", EVERYBODY),
+    ("acknowledge_spend_alert", ACTORS),
     ("adjust_credit", OPERATOR),
     ("attach_spend_source", OPERATOR),
     ("backfill_next_hours", OPERATOR),
     ("backfill_rollups", OPERATOR),
     ("capture_spend", OPERATOR),
     ("check_exa_usage", READERS),
+    ("claim_notifications", APPLICATION),
     ("close_out_credits", OPERATOR),
-    ("credit_blocks", READERS),
+    ("complete_notification", APPLICATION),
+    ("cost_insight_activity", EVERYBODY),
+    ("cost_insights_attention", EVERYBODY),
+    ("cost_insights_overview", EVERYBODY),
+    ("credit_blocks", EVERYBODY),
+    ("current_user_id", EVERYBODY),
+    ("delete_old_events", OPERATOR),
     ("detach_spend_source", OPERATOR),
-    ("exa_monthly_usage", READERS),
+    ("dismiss_cost_suggestion", ACTORS),
+    ("enable_row_security", NOBODY),
+    ("evaluate_due_owners", OPERATOR),
+    ("evaluate_spend_alerts", OPERATOR),
+    ("exa_monthly_usage", EVERYBODY),
     ("expire_credits", OPERATOR),
     ("expire_due_credits", OPERATOR),
+    ("fail_notification", APPLICATION),
     ("follow_altered_tables", NOBODY),
     ("grant_application", NOBODY),
     ("grant_auditor", NOBODY),
     ("grant_credit", APPLICATION),
+    ("grant_end_user", NOBODY),
     ("grant_operator", NOBODY),
     ("guard_concurrent_detach", NOBODY),
     ("guard_dropped_objects", NOBODY),
     ("import_opening_balance", OPERATOR),
     ("maintain_partitions", OPERATOR),
+    ("managed_organizations", EVERYBODY),
     ("post_spend", OPERATOR),
     ("rebuild_rollups", OPERATOR),
     ("recompute_all_balances", OPERATOR),
@@ -78,14 +102,17 @@ pub const MATRIX: &[(&str, &[Kind])] = &[
     ("remove_organization_member", OPERATOR),
     ("resolve_degraded_interval", OPERATOR),
     ("retry_blocked_spend", OPERATOR),
-    ("rolling_spend", READERS),
+    ("rolling_spend", EVERYBODY),
+    ("run_spend_alert_sweep", OPERATOR),
     ("set_free_allowance", OPERATOR),
     ("set_organization_member", OPERATOR),
     ("setup", NOBODY),
-    ("spend_by_hour", READERS),
-    ("spend_evidence", READERS),
-    ("spend_series", READERS),
-    ("top_spend_drivers", READERS),
+    ("spend_alert_settings", EVERYBODY),
+    ("spend_by_hour", EVERYBODY),
+    ("spend_evidence", EVERYBODY),
+    ("spend_series", EVERYBODY),
+    ("top_spend_drivers", EVERYBODY),
+    ("update_spend_alert_settings", ACTORS),
     ("verify_books", INSPECTORS),
 ];
 
@@ -103,6 +130,14 @@ mod tests {
         for (function, kinds) in MATRIX {
             let auditor = kinds.contains(&Kind::Auditor);
             assert!(!auditor || kinds.contains(&Kind::Operator), "{function}");
+        }
+    }
+
+    #[test]
+    fn an_end_user_calls_nothing_that_the_application_cannot() {
+        for (function, kinds) in MATRIX {
+            let end_user = kinds.contains(&Kind::EndUser);
+            assert!(!end_user || kinds.contains(&Kind::Application), "{function}");
         }
     }
 }

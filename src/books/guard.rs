@@ -39,6 +39,8 @@ static LOOK: Statement = Statement::kept(
                      THEN pg_catalog.format('table %I has a rule', c.relname)
                  WHEN EXISTS (SELECT FROM pg_catalog.pg_attrdef AS d WHERE d.adrelid = c.oid)
                      THEN pg_catalog.format('table %I has a column default', c.relname)
+                 WHEN c.relforcerowsecurity -- would hide the books from their own functions
+                     THEN pg_catalog.format('table %I forces row security on its owner', c.relname)
             END
      FROM pg_catalog.pg_class AS c
      JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace

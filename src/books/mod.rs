@@ -3,7 +3,7 @@
 
 mod guard;
 mod refuse_change;
-mod scripts;
+pub mod scripts;
 mod setup;
 
 pub use guard::init;

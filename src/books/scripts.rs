@@ -35,13 +35,25 @@ pub fn apply_where_needed() -> Result<()> {
 }
 
 fn apply(name: &str, script: &str, is_missing: bool) -> Result<()> {
-    let hash: String = Sha256::digest(script).iter().map(|byte| format!("{byte:02x}")).collect();
-    let applied = APPLIED.write_row(values![name], |row| row.get::<String>(1))?;
-    if !is_missing && applied.as_ref() == Some(&hash) {
+    let hash = hash(script);
+    if !is_missing && applied(name)?.as_ref() == Some(&hash) {
         return Ok(());
     }
     spi::run_script(script)?;
-    NOTE.execute(values![name, &hash])
+    note(name, &hash)
+}
+
+/// The hash of the text that was applied last under this name.
+pub fn applied(name: &str) -> Result<Option<String>> {
+    spi::on_latest_snapshot(|| APPLIED.read_row(values![name], |row| row.get::<String>(1)))
+}
+
+pub fn note(name: &str, hash: &str) -> Result<()> {
+    NOTE.execute(values![name, hash])
+}
+
+pub fn hash(script: &str) -> String {
+    Sha256::digest(script).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -12,11 +12,18 @@ struct Migration {
 }
 
 /// Numbered from 1 without gaps; once released, a migration is never edited.
-const MIGRATIONS: [Migration; 1] = [Migration {
-    version: 1,
-    name: "books",
-    sql: include_str!("../../sql/migrations/0001_books.sql"),
-}];
+const MIGRATIONS: [Migration; 2] = [
+    Migration {
+        version: 1,
+        name: "books",
+        sql: include_str!("../../sql/migrations/0001_books.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "alerts",
+        sql: include_str!("../../sql/migrations/0002_alerts.sql"),
+    },
+];
 
 const SEEDS: &str = include_str!("../../sql/books/seeds.sql");
 const MONTHS_AHEAD: i32 = 12;

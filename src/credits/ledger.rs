@@ -4,9 +4,9 @@ use super::expiration::{Closing, OpenGrant};
 use crate::books::KeepingBaselines;
 use crate::error::{BillingError, Result};
 use crate::owner::Owner;
-use crate::sources;
 use crate::spi::{Row, Statement, values};
 use crate::time::Instant;
+use crate::{events, sources};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -69,7 +69,8 @@ static CHANGE_ACCOUNT: Statement = Statement::kept(
     "UPDATE exa_billing.accounts
      SET total_microdollars_acquired = total_microdollars_acquired + $3,
          next_credit_expiration_at = $4
-     WHERE owner_kind = $1 AND owner_id = $2",
+     WHERE owner_kind = $1 AND owner_id = $2
+     RETURNING minimum_balance_microdollars IS NOT NULL",
 );
 
 /// The part of an hour that only an attached table itself knows.
@@ -167,7 +168,12 @@ pub fn write_closing(closing: &Closing, recorded_at: Instant) -> Result<()> {
     ])
 }
 
-/// Adds to what the owner has acquired and says when the next open grant expires.
+/// Adds to what the owner has acquired and says when the next open grant expires; the account row
+/// is locked.
 pub fn change_account(owner: &Owner, amount: i64, next_expiration: Option<Instant>) -> Result<()> {
-    CHANGE_ACCOUNT.execute(values![owner.kind.as_str(), &owner.id, amount, next_expiration])
+    let arguments = values![owner.kind.as_str(), &owner.id, amount, next_expiration];
+    if CHANGE_ACCOUNT.write_row(arguments, |row| row.get::<bool>(1))? == Some(true) {
+        events::check_low_balances(std::slice::from_ref(owner))?;
+    }
+    Ok(())
 }

@@ -4,10 +4,10 @@ use super::replay::{Baselines, Transaction};
 use crate::books::KeepingBaselines;
 use crate::error::{BillingError, Result};
 use crate::owner::Owner;
-use crate::partitions;
 use crate::sources;
 use crate::spi::{Statement, values};
 use crate::time::Instant;
+use crate::{events, partitions};
 use uuid::Uuid;
 
 static TRANSACTIONS: Statement = Statement::kept(
@@ -39,7 +39,8 @@ static WRITE_BASELINES: Statement = Statement::kept(
 static WRITE_ACCOUNT: Statement = Statement::kept(
     "UPDATE exa_billing.accounts
      SET total_microdollars_acquired = $3, microdollars_used = $4, next_credit_expiration_at = $5
-     WHERE owner_kind = $1 AND owner_id = $2",
+     WHERE owner_kind = $1 AND owner_id = $2
+     RETURNING minimum_balance_microdollars IS NOT NULL",
 );
 
 /// The same of attached tables. They do not say when a row was recorded, so none of theirs is late.
@@ -150,5 +151,9 @@ pub fn write_account(
     next_expiration: Option<Instant>,
 ) -> Result<()> {
     let (kind, id) = (owner.kind.as_str(), &owner.id);
-    WRITE_ACCOUNT.execute(values![kind, id, acquired, posted, next_expiration])
+    let arguments = values![kind, id, acquired, posted, next_expiration];
+    if WRITE_ACCOUNT.write_row(arguments, |row| row.get::<bool>(1))? == Some(true) {
+        events::check_low_balances(std::slice::from_ref(owner))?;
+    }
+    Ok(())
 }

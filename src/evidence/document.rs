@@ -1,7 +1,7 @@
 //! `spend_evidence`: all of it in one compact document, for a page or for a language model.
 
 use super::drivers::{Drivers, Ranked};
-use super::figures::Amounts;
+use super::figures::{Amounts, Hourly};
 use super::range::Range;
 use super::reading::Spend;
 use super::series::{self, Point};
@@ -20,7 +20,7 @@ use serde_json::{Map, Value as Json, json};
 const DRIVERS_SHOWN: usize = 5;
 
 /// Null where nothing is known: never zero.
-fn with_amounts(mut object: Map<String, Json>, amounts: Option<Amounts>) -> Json {
+pub fn with_amounts(mut object: Map<String, Json>, amounts: Option<Amounts>) -> Json {
     let mut put = |name: &str, figure: fn(Amounts) -> i64| {
         object.insert(name.to_owned(), json!(amounts.map(figure)));
     };
@@ -54,6 +54,13 @@ fn driver(ranked: &Ranked) -> Json {
     })
 }
 
+/// A driver with what was spent on it, among drivers of both categories.
+pub fn driver_of_category(ranked: &Ranked) -> Json {
+    let mut document = driver(ranked);
+    document["spend_category"] = json!(ranked.driver.dimension.category);
+    document
+}
+
 fn top(drivers: &Drivers, category: Category) -> Result<Vec<Json>> {
     Ok(drivers.top(Some(category), DRIVERS_SHOWN)?.iter().map(driver).collect())
 }
@@ -63,13 +70,21 @@ fn degraded(coverage: &Coverage, window: Interval) -> Vec<Json> {
         let shown = Interval { from: hours.from, to: hours.to }.cut_to(window);
         json!({ "from_hour": shown.from.iso8601(), "to_hour": shown.to.iso8601() })
     };
-    coverage.degraded.iter().map(shown).collect()
+    let touches = |hours: &&Hours| hours.from < window.to && window.from < hours.to;
+    coverage.degraded.iter().filter(touches).map(shown).collect()
 }
 
-fn document(owner: &Owner, range: Range, window: Interval, as_of: Instant) -> Result<Json> {
-    let spend = Spend::read(owner, window, as_of)?;
-    let (hourly, drivers) = (spend.hourly()?, spend.drivers()?);
-    let points = series::points(range, window, &hourly)?;
+/// What was read for a range, or for a longer one.
+pub struct Known<'a> {
+    pub owner: &'a Owner,
+    pub as_of: Instant,
+    pub coverage: &'a Coverage,
+    pub hourly: &'a Hourly,
+}
+
+pub fn document(known: &Known, range: Range, window: Interval, drivers: &Drivers) -> Result<Json> {
+    let Known { owner, as_of, coverage, hourly } = known;
+    let points = series::points(range, window, hourly)?;
     Ok(json!({
         "owner": { "owner_kind": owner.kind.as_str(), "owner_id": owner.id },
         "range": range.name,
@@ -79,10 +94,10 @@ fn document(owner: &Owner, range: Range, window: Interval, as_of: Instant) -> Re
         "totals": with_amounts(Map::new(), hourly.amounts(window)?),
         "series": points.iter().map(bucket).collect::<Vec<_>>(),
         "top_drivers": {
-            "variable": top(&drivers, Category::Variable)?,
-            "scheduled": top(&drivers, Category::Scheduled)?,
+            "variable": top(drivers, Category::Variable)?,
+            "scheduled": top(drivers, Category::Scheduled)?,
         },
-        "degraded_intervals": degraded(&spend.coverage, window),
+        "degraded_intervals": degraded(coverage, window),
     }))
 }
 
@@ -99,5 +114,8 @@ fn spend_evidence(
     let as_of = time::as_of(as_of)?;
     let window = range.window(as_of)?;
     books::enter_for_reading()?;
-    Ok(JsonB(document(&owner, range, window, as_of)?))
+    let spend = Spend::read(&owner, window, as_of)?;
+    let (coverage, hourly) = (&spend.coverage, &spend.hourly()?);
+    let known = Known { owner: &owner, as_of, coverage, hourly };
+    Ok(JsonB(document(&known, range, window, &spend.drivers()?)?))
 }

@@ -74,6 +74,13 @@ impl Hourly {
         self.hours.entry(hour_start).or_default().add(category, amount, records);
     }
 
+    /// The same without what is known of one hour, for somebody who knows better.
+    pub fn without(&self, hour_start: Instant) -> Self {
+        let mut hours = self.hours.clone();
+        hours.remove(&hour_start);
+        Self { coverage: self.coverage.clone(), hours }
+    }
+
     /// The sum of the hours that are known, which may be zero; None when no hour is known.
     pub fn amounts(&self, window: Interval) -> Result<Option<Amounts>> {
         let is_known = window.from < window.to && self.coverage.known_from < window.to;

@@ -6,8 +6,14 @@ mod document;
 mod drivers;
 mod figures;
 mod range;
+mod ranges;
 mod reading;
 mod rolling;
 mod series;
 mod top_drivers;
 mod window;
+
+pub use document::driver_of_category as driver_document;
+pub use ranges::AllRanges;
+pub use reading::Spend;
+pub use window::{Interval, Parts};

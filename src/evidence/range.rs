@@ -20,7 +20,8 @@ enum Bucket {
     Days(i64),
 }
 
-const RANGES: [Range; 5] = [
+/// The shortest first.
+pub const RANGES: [Range; 5] = [
     Range { name: "1h", hours: 1, bucket: Bucket::Hour },
     Range { name: "24h", hours: 24, bucket: Bucket::Hour },
     Range { name: "7d", hours: 7 * 24, bucket: Bucket::Days(1) },

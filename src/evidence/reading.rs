@@ -56,6 +56,11 @@ impl<'a> Spend<'a> {
 
     pub fn drivers(&self) -> Result<Drivers> {
         let mut drivers = Drivers::default();
+        self.add_drivers(&mut drivers)?;
+        Ok(drivers)
+    }
+
+    pub fn add_drivers(&self, drivers: &mut Drivers) -> Result<()> {
         for charge in &self.charges {
             let driver = Driver {
                 dimension: charge.dimension.clone(),
@@ -75,7 +80,19 @@ impl<'a> Spend<'a> {
                 Ok(())
             })?;
         }
-        Ok(drivers)
+        Ok(())
+    }
+
+    /// Of this reading whole UTC hours, without reading the journals again.
+    pub fn of_hours(&self, hours: Interval) -> Self {
+        let is_inside =
+            |charge: &&Charge| hours.from <= charge.hour_start && charge.hour_start < hours.to;
+        Self {
+            owner: self.owner,
+            coverage: self.coverage.clone(),
+            parts: self.parts.cut_to(hours),
+            charges: self.charges.iter().filter(is_inside).cloned().collect(),
+        }
     }
 
     /// What the statements are asked: the owner, from the first rolled hour to the last, and where

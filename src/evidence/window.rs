@@ -57,6 +57,15 @@ impl Parts {
         Self { rolled, direct }
     }
 
+    /// What of them lies in these whole hours.
+    pub fn cut_to(&self, hours: Interval) -> Self {
+        let cut = |parts: &[Interval]| {
+            let parts = parts.iter().map(|part| part.cut_to(hours));
+            parts.filter(|part| part.from < part.to).collect()
+        };
+        Self { rolled: cut(&self.rolled), direct: cut(&self.direct) }
+    }
+
     /// The rolled hours as one ascending list of instants: what lies behind an odd number of them
     /// is inside.
     pub fn edges(&self) -> Vec<Instant> {
@@ -171,6 +180,10 @@ mod tests {
             for hours in &parts.rolled {
                 prop_assert_eq!((hours.from, hours.to), (hours.from.hour_start(), hours.to.hour_start()));
                 prop_assert!(hours.hours().all(|hour| coverage.covers(hour)));
+            }
+            let inner = Interval { from: window.from.hour_ceiling(), to: window.to.hour_start() };
+            if inner.from < inner.to {
+                prop_assert_eq!(parts.cut_to(inner), Parts::of(inner, &coverage));
             }
             // Nothing is read from the journals that the rollups could have told.
             for part in &parts.direct {

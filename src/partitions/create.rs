@@ -25,9 +25,9 @@ static UNGUARDED: Statement = Statement::fresh(
      WHERE c.relnamespace = 'exa_billing'::pg_catalog.regnamespace
        AND p.relnamespace = c.relnamespace
        AND c.relname IN ('exa_usage_log', 'spend_log') AND p.relkind = 'r'
-       AND NOT EXISTS (
+       AND (NOT p.relrowsecurity OR NOT EXISTS (
            SELECT FROM pg_catalog.pg_trigger AS t
-           WHERE t.tgrelid = p.oid AND t.tgname = 'append_only' AND t.tgenabled = 'A')",
+           WHERE t.tgrelid = p.oid AND t.tgname = 'append_only' AND t.tgenabled = 'A'))",
 );
 
 /// What became of one partition.

@@ -1,11 +1,11 @@
 //! One batch of posting, in the caller's transaction.
 
-use super::bisect::attempt_or_bisect;
 use super::candidates;
-use crate::accounts;
+use crate::bisect::attempt_or_bisect;
 use crate::error::{BillingError, Result};
 use crate::owner::Owner;
 use crate::spi::{self, Failure, Statement, values};
+use crate::{accounts, events, guc};
 
 static POST: Statement = Statement::over_queue(include_str!("../../sql/statements/post_batch.sql"));
 // A row that another transaction is inserting cannot be skipped, only waited for, and posting
@@ -139,15 +139,20 @@ fn post_owners(owners: &[Owner], max_rows: i64, share: i64) -> Result<Moved> {
         return Ok(Moved::default());
     }
     let (kinds, ids) = accounts::columns(owners);
-    let counts = POST.write_row(values![kinds, ids, max_rows, share], |row| {
-        Ok((row.get::<i64>(1)?, row.get::<i64>(2)?, row.get::<i64>(3)?))
+    let delay = guc::evaluation_delay_microseconds();
+    let counts = POST.write_row(values![kinds, ids, max_rows, share, delay], |row| {
+        Ok((row.get::<i64>(1)?, row.get::<i64>(2)?, row.get::<i64>(3)?, row.get::<bool>(4)?))
     })?;
-    match counts {
-        Some((entries, moved, most_of_one_owner)) if entries == moved => {
-            Ok(Moved { moved, most_of_one_owner })
-        }
-        _ => Err(BillingError::internal("a queue row names a dimension that does not exist")),
+    let Some((entries, moved, most_of_one_owner, has_minimum)) = counts else {
+        return Err(BillingError::internal("posting told nothing"));
+    };
+    if entries != moved {
+        return Err(BillingError::internal("a queue row names a dimension that does not exist"));
     }
+    if has_minimum {
+        events::check_low_balances(owners)?;
+    }
+    Ok(Moved { moved, most_of_one_owner })
 }
 
 /// Sets an owner's rows aside; every read goes on counting them.

@@ -1,7 +1,6 @@
 //! Posting: moves queue rows into balances, counters and rollups.
 
 mod batch;
-mod bisect;
 mod candidates;
 
 use crate::books;

@@ -1,11 +1,13 @@
 //! What the journals say was spent: the product's own and the attached ones, read alike.
 
+use super::ledger::Whose;
 use super::{Dimension, ledger};
 use crate::error::Result;
 use crate::owner::{Owner, OwnerKind};
 use crate::partitions;
-use crate::spi::{Row, Statement, Value, values};
+use crate::spi::{self, Row, Statement, Value, values};
 use crate::time::Instant;
+use std::collections::BTreeMap;
 
 /// The charges of one owner in one UTC hour that have the same driver, added up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +29,10 @@ static OWN: Statement = Statement::fresh(
      WHERE owner_kind = $1 AND owner_id = $2 AND created_at >= $3 AND created_at < $4
      GROUP BY 1, 2, 3, 4, 5, 6, 7, 8",
 );
+static ANY_ATTACHED: Statement = Statement::kept(
+    "SELECT EXISTS (
+         SELECT FROM exa_billing.spend_sources WHERE NOT is_own AND detached_at IS NULL)",
+);
 static COVERED_FROM: Statement =
     Statement::kept("SELECT min(covered_from) FROM exa_billing.spend_sources");
 
@@ -39,7 +45,7 @@ pub fn charges(owner: &Owner, from: Instant, to: Instant) -> Result<Vec<Charge>>
         let arguments = values![owner.kind.as_str(), &owner.id, start, end];
         charges.extend(OWN.read(arguments, |row| own_charge(owner, row))?);
     }
-    charges.extend(ledger::charges(Some(owner), from, to)?);
+    charges.extend(ledger::charges(Whose::One(owner), from, to)?);
     Ok(charges)
 }
 
@@ -84,12 +90,33 @@ fn own_charge(owner: &Owner, row: &Row) -> Result<Charge> {
 /// What attached tables say was charged in `[from, to)`, to one owner or (None) to everybody; for
 /// statements that read the product's own journals themselves.
 pub fn attached_charges(owner: Option<&Owner>, from: Instant, to: Instant) -> Result<Vec<Charge>> {
-    ledger::charges(owner, from, to)
+    ledger::charges(Whose::of(owner), from, to)
 }
 
-/// The UTC hour from which on some journal of spend is known; before it, nothing is.
+/// The same for some owners, all of a kind by one statement for each table.
+pub fn attached_charges_of<'a>(
+    owners: impl IntoIterator<Item = &'a Owner>,
+    from: Instant,
+    to: Instant,
+) -> Result<Vec<Charge>> {
+    let mut charges = Vec::new();
+    if ANY_ATTACHED.read_row(&[], |row| row.get::<bool>(1))? == Some(true) {
+        let mut ids_of: BTreeMap<OwnerKind, Vec<&str>> = BTreeMap::new();
+        for owner in owners {
+            ids_of.entry(owner.kind).or_default().push(&owner.id);
+        }
+        for (kind, ids) in &ids_of {
+            charges.extend(ledger::charges(Whose::Several(*kind, ids), from, to)?);
+        }
+    }
+    Ok(charges)
+}
+
+/// The UTC hour from which on some journal of spend is known; before it, nothing is. The same for
+/// everybody, whatever the caller may read of the registry.
 pub fn covered_from() -> Result<Option<Instant>> {
-    Ok(COVERED_FROM.read_row(&[], |row| row.maybe::<Instant>(1))?.flatten())
+    let read = || COVERED_FROM.read_row(&[], |row| row.maybe::<Instant>(1));
+    Ok(spi::as_books_role(read)?.flatten())
 }
 
 /// Charges as twelve array arguments: owner kinds and ids, hours, categories, sources, products,

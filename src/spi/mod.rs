@@ -30,12 +30,13 @@ pub use background::{
 pub use command::concurrent_detach;
 pub use error_report::Answer;
 pub use result::{Composite, RowSet, uuid};
-pub use rights::{as_books_role, as_table_owner};
+pub use rights::{as_books_role, as_calling_superuser, as_table_owner, outer_role};
 pub use row::Row;
 pub use session::{
-    LOCK_NAMESPACE, SessionLock, clock, in_own_memory, in_recovery, is_subscriber, notice_is_due,
-    on_fresh_snapshot, on_latest_snapshot, relation_exists, require_read_committed,
-    require_writable, see_what_others_committed, transaction_time, with_iso_dates,
+    LOCK_NAMESPACE, SessionLock, clock, in_own_memory, in_recovery, is_subscriber, keeps_snapshot,
+    notice_is_due, on_fresh_snapshot, on_latest_snapshot, relation_exists, require_read_committed,
+    require_writable, see_what_others_committed, setting, statement_time, transaction_id,
+    transaction_time, with_iso_dates,
 };
 pub use subtransaction::{Failure, in_subtransaction};
 pub use text::{Cursor, read_text};

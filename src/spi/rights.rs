@@ -28,6 +28,21 @@ pub fn as_table_owner<T>(owner: pg_sys::Oid, work: impl FnOnce() -> Result<T>) -
     }
 }
 
+/// The role that calls, whatever SECURITY DEFINER functions it went through: the one it logged in
+/// as, or has chosen with SET ROLE.
+pub fn outer_role() -> pg_sys::Oid {
+    // SAFETY: reads this backend's own state.
+    unsafe { pg_sys::GetOuterUserId() }
+}
+
+/// Runs `work` with the rights of the role that calls where that is a superuser, and otherwise with
+/// those there are: what a superuser gives so, every superuser can take away again.
+pub fn as_calling_superuser<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let caller = outer_role();
+    // SAFETY: a look-up in the catalog cache.
+    if unsafe { pg_sys::superuser_arg(caller) } { with_rights_of(caller, 0, work) } else { work() }
+}
+
 /// Runs `work` as exa_billing_owner, in a function that otherwise has its caller's rights.
 pub fn as_books_role<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     // SAFETY: a look-up in the catalog cache.

@@ -1,6 +1,7 @@
 //! Rows of a result, read by column number and Rust type.
 
 use super::failed_code;
+use super::value::Json;
 use crate::error::{BillingError, Result};
 use crate::time::{Day, Instant};
 use pgrx::FromDatum;
@@ -69,6 +70,16 @@ column!(Instant, TIMESTAMPTZOID, i64, Instant);
 column!(Day, DATEOID, i32, Day);
 column!(pg_sys::Oid, OIDOID, pg_sys::Oid, std::convert::identity);
 column!(Vec<u8>, BYTEAOID, Vec<u8>, std::convert::identity);
+
+/// A `jsonb` value, copied, to be handed on as it is.
+impl Column for Json {
+    const OID: pg_sys::Oid = pg_sys::JSONBOID;
+    unsafe fn read(datum: Datum) -> Result<Self> {
+        // SAFETY: a jsonb datum is a varlena; the copy lives in the caller's memory.
+        let copy = unsafe { pg_sys::pg_detoast_datum_copy(datum.cast_mut_ptr()) };
+        Ok(Json(Datum::from(copy)))
+    }
+}
 
 impl Column for Uuid {
     const OID: pg_sys::Oid = pg_sys::UUIDOID;

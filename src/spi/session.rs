@@ -5,13 +5,26 @@ use crate::error::{BillingError, Kind, Result};
 use crate::time::Instant;
 use pgrx::pg_sys;
 use std::cell::Cell;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::time::Duration;
 
 /// The transaction's `now()`.
 pub fn transaction_time() -> Instant {
     // SAFETY: called inside a transaction, as every SQL function is.
     Instant(unsafe { pg_sys::GetCurrentTransactionStartTimestamp() })
+}
+
+/// When the statement that the session is executing began: no default of its arguments is older.
+pub fn statement_time() -> Instant {
+    // SAFETY: reads a variable of the backend.
+    Instant(unsafe { pg_sys::GetCurrentStatementStartTimestamp() })
+}
+
+/// The running transaction, when it has written anything. Subtransactions have no other.
+pub fn transaction_id() -> Option<u64> {
+    // SAFETY: reads this backend's own state.
+    let id = unsafe { pg_sys::GetTopFullTransactionIdIfAny() }.value;
+    (id != 0).then_some(id)
 }
 
 /// The clock.
@@ -28,6 +41,15 @@ pub fn relation_exists(name: &str) -> bool {
         let schema = pg_sys::get_namespace_oid(c"exa_billing".as_ptr(), true);
         schema != pg_sys::InvalidOid
             && pg_sys::get_relname_relid(name.as_ptr(), schema) != pg_sys::InvalidOid
+    }
+}
+
+/// A setting of this session by its name; None when nobody has ever set it.
+pub fn setting(name: &CStr) -> Option<CString> {
+    // SAFETY: the text is the server's own and is copied at once.
+    unsafe {
+        let value = pg_sys::GetConfigOption(name.as_ptr(), true, false);
+        (!value.is_null()).then(|| CStr::from_ptr(value).to_owned())
     }
 }
 
@@ -104,11 +126,17 @@ pub fn require_writable(function: &str) {
     }
 }
 
+/// Whether the whole transaction sees what was committed before its first statement, and nothing
+/// that came later.
+pub fn keeps_snapshot() -> bool {
+    // SAFETY: reads this transaction's isolation level.
+    unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ.cast_signed() }
+}
+
 /// Refuses to go on above READ COMMITTED: what was committed while this waited for a lock would
 /// stay out of sight.
 pub fn require_read_committed(function: &str) -> Result<()> {
-    // SAFETY: reads this transaction's isolation level.
-    if unsafe { pg_sys::XactIsoLevel } < pg_sys::XACT_REPEATABLE_READ.cast_signed() {
+    if !keeps_snapshot() {
         return Ok(());
     }
     Err(BillingError::new(
@@ -141,7 +169,7 @@ pub fn in_own_memory<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 /// The first number of the product's own advisory locks. The second says which: 1 setup,
-/// 2 partitions, 3 new dimensions, 4 degraded intervals.
+/// 2 partitions, 3 new dimensions, 4 degraded intervals, 10 rights.
 pub const LOCK_NAMESPACE: i32 = 0x4558_4142; // "EXAB"
 
 /// An advisory lock of the session, released when this goes out of scope: by a return or by an

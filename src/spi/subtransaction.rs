@@ -50,6 +50,17 @@ impl Failure {
         }
     }
 
+    /// True when what surrounds the work is at fault, not what it was about: a lock that was not
+    /// had in time (class 55), no room left (53), a broken disk (58), or an interruption.
+    pub fn is_of_surroundings(&self) -> bool {
+        match self {
+            Failure::Ours(_) => false,
+            Failure::Server(caught) => [b"40", b"53", b"55", b"57", b"58"]
+                .into_iter()
+                .any(|class| class_of(caught) == sqlstate_class(class)),
+        }
+    }
+
     /// True when the work gave up with exactly this error of ours.
     pub fn is_ours(&self, expected: &BillingError) -> bool {
         matches!(self, Failure::Ours(error) if error == expected)

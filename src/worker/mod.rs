@@ -1,4 +1,5 @@
-//! What runs by itself: a launcher, and per database a worker that posts and makes partitions.
+//! What runs by itself: a launcher, and per database a worker that posts and does
+//! whatever else has to be done from time to time.
 //!
 //! Neither is needed for the books to be exact; posting only makes reads cheap.
 

@@ -1,6 +1,6 @@
 //! The table of bad input goes on: tables of the application, and the functions of maintenance.
 
-use crate::table::{Function, OWNER_KIND};
+use crate::table::{Function, OWNER_KIND, PAST};
 use crate::values::Bad::{NoId, NoLabel, NoWordOf, Null, Values};
 
 /// A table to attach, and one to detach where there are books.
@@ -10,7 +10,63 @@ pub const LEDGERS: &str = "
     CREATE TABLE public.taken_ledger (LIKE public.free_ledger INCLUDING ALL)";
 pub const LEDGER_MAP: &str = r#"'{"user_id": "who", "organization_id": {"value": null}, "amount": "cost", "created_at": "at"}'"#;
 
+/// A delivery that was claimed.
+pub const DELIVERY: &str = "
+    INSERT INTO exa_billing.notification_deliveries
+        (delivery_id, event_id, owner_kind, owner_id, recipient_user_id, event_type, payload, status,
+         attempt_count, next_attempt_at, claim_token, leased_until, occurred_at, created_at)
+    SELECT '00000000-0000-0000-0000-00000000000d', gen_random_uuid(), 'user', 'u', 'u', 'low_balance',
+           '{}', 'sending', 1, at, '00000000-0000-0000-0000-00000000000c', at, at, at
+    FROM (SELECT now() + interval '1 hour' AS at) AS later";
+const DELIVERY_ID: &str = "'00000000-0000-0000-0000-00000000000d'";
+const CLAIM_TOKEN: &str = "'00000000-0000-0000-0000-00000000000c'";
+
 pub const FUNCTIONS: &[Function] = &[
+    Function {
+        name: "claim_notifications",
+        arguments: &[
+            ("max_rows", "10", &[Null, Values(&["0", "-1", "1001", "2147483647", "-2147483648"])]),
+            (
+                "lease",
+                "'1 day'",
+                &[
+                    Null,
+                    Values(&[
+                        "'0'",
+                        "'-1 second'",
+                        "'1 day 0.000001 seconds'",
+                        "'1 month'",
+                        "'1 month -30 days'",
+                        "'100000000 years'",
+                        "make_interval(days => -2147483648)",
+                    ]),
+                ],
+            ),
+        ],
+    },
+    Function {
+        name: "complete_notification",
+        arguments: &[("delivery_id", DELIVERY_ID, &[Null]), ("claim_token", CLAIM_TOKEN, &[Null])],
+    },
+    Function {
+        name: "fail_notification",
+        arguments: &[
+            ("delivery_id", DELIVERY_ID, &[Null]),
+            ("claim_token", CLAIM_TOKEN, &[Null]),
+            ("error", "null", &[]),
+        ],
+    },
+    Function {
+        name: "delete_old_events",
+        arguments: &[
+            ("as_of", "now()", PAST),
+            (
+                "max_rows",
+                "1000",
+                &[Null, Values(&["0", "-1", "100001", "2147483647", "-2147483648"])],
+            ),
+        ],
+    },
     Function {
         name: "attach_spend_source",
         arguments: &[

@@ -19,7 +19,10 @@ const PATH: &[Bad] = &[Null, Values(&["''", "'search'", "' /search'", "repeat('p
 const LONG_PATH: Bad = Values(&["'/' || repeat('p', 1024)", "'/' || repeat('𝄞', 1024)"]);
 pub const OWNER_KIND: &[Bad] = &[Null, NoWordOf("user")];
 const EXA_TIME: &[Bad] = &[Endless, Future, LongAgo];
-const PAST: &[Bad] = &[Null, Endless, Values(&["clock_timestamp() + interval '1 minute'"])];
+pub const PAST: &[Bad] = &[Null, Endless, Values(&["clock_timestamp() + interval '1 minute'"])];
+/// An instant that has 90 days before it.
+pub const READ_TIME: &[Bad] =
+    &[Null, Endless, Values(&["'4713-11-24 00:00+00 BC'::timestamptz - interval '1 year'"])];
 const RANGE: &[Bad] = &[Null, NoWordOf("7d"), Values(&["'60d'", "'7 days'", "'1H'"])];
 const NO_HOUR: Bad = Values(&["'2026-11-01 00:00:00.000001Z'", "'2026-11-01 12:30Z'"]);
 const HOUR: &[Bad] =
@@ -38,6 +41,10 @@ pub const FUNCTIONS: &[Function] = &[
     },
     Function {
         name: "grant_auditor",
+        arguments: &[("role", "'postgres'", &[Null, Values(&["'-'"])])],
+    },
+    Function {
+        name: "grant_end_user",
         arguments: &[("role", "'postgres'", &[Null, Values(&["'-'"])])],
     },
     Function {

@@ -166,7 +166,8 @@ UNION ALL
 SELECT concat_ws(' | ', 'rule', name, pg_get_ruledef(r.oid), ev_enabled)
 FROM rel JOIN pg_rewrite AS r ON ev_class = rel.oid
 UNION ALL
-SELECT concat_ws(' | ', 'policy', name, polname, polcmd, polpermissive, polroles::regrole[],
+SELECT concat_ws(' | ', 'policy', name, polname, polcmd, polpermissive,
+                 (SELECT array_agg(r::regrole ORDER BY r::regrole::text) FROM unnest(polroles) AS r),
                  pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid))
 FROM rel JOIN pg_policy ON polrelid = rel.oid
 UNION ALL

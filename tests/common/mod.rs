@@ -427,8 +427,16 @@ pub fn error_of(client: &mut impl GenericClient, sql: &str) -> DbErrorSummary {
 /// Runs statements and fails the test with the server's words when one fails.
 #[track_caller]
 pub fn run_sql(client: &mut impl GenericClient, sql: &str) {
-    if let Err(error) = client.batch_execute(sql) {
-        panic!("{sql}\n{}", explain(&error));
+    // Roles and rights on parameters are the whole server's: where two tests change them at once,
+    // PostgreSQL has one of them try again.
+    let is_crowded = |error: &postgres::Error| {
+        error.as_db_error().is_some_and(|error| error.message() == "tuple concurrently updated")
+    };
+    let began = Instant::now();
+    while let Err(error) = client.batch_execute(sql) {
+        if !is_crowded(&error) || began.elapsed() > PATIENCE {
+            panic!("{sql}\n{}", explain(&error));
+        }
     }
 }
 

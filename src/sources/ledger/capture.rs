@@ -3,7 +3,7 @@
 
 use super::read::{self, Group, NO_CUTS, Rules, groups_sql};
 use super::registry::{self, Ledger, OnDelete};
-use super::text::{Rows, Scope};
+use super::text::{Rows, Scope, Whose};
 use super::triggers::{NEW_ROWS, OLD_ROWS, TRIGGERS};
 use super::write;
 use crate::books;
@@ -20,7 +20,7 @@ static ROOT: Statement =
 fn groups(trigger: &Trigger, ledger: &Ledger, cuts: Option<Vec<Instant>>) -> Result<Vec<Group>> {
     let rows = |relation, sign| {
         let mapping = &ledger.mapping;
-        Rows { mapping, relation, sign, scope: Scope::Written, owner: None }.sql()
+        Rows { mapping, relation, sign, scope: Scope::Written, whose: Whose::Everybodys }.sql()
     };
     let rows = match trigger.event() {
         Event::Insert => rows(NEW_ROWS, 1),

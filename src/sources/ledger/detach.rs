@@ -4,6 +4,7 @@ use super::attach::source_name;
 use super::read::{ALWAYS, Reading, Rules};
 use super::registry::{self, Entry, Ledger};
 use super::table::{self, Lock};
+use super::text::Whose;
 use super::triggers::{self, Detaching};
 use super::write;
 use crate::books;
@@ -81,7 +82,7 @@ fn close_all(ledger: &Ledger) -> Result<(i64, Option<Instant>)> {
     let (mut rows, mut last_at) = (0, None);
     spi::on_fresh_snapshot(|| {
         let cuts = spi::as_books_role(|| write::cuts(ALWAYS))?;
-        let reading = Reading::new(ledger, None);
+        let reading = Reading::new(ledger, Whose::Everybodys);
         reading.in_batches(Some(cuts), ALWAYS, Rules::OfReaders, |groups| {
             last_at = groups.iter().map(|group| group.last_at).chain(last_at).max();
             rows += spi::as_books_role(|| write::close(ledger, groups))?;

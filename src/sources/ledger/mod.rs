@@ -16,3 +16,4 @@ mod write;
 
 pub use read::{charges, each_month, months};
 pub use tend::tend;
+pub use text::Whose;

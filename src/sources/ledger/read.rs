@@ -2,7 +2,7 @@
 
 use super::mapping;
 use super::registry::{self, Ledger};
-use super::text::{Rows, Scope};
+use super::text::{self, Rows, Scope, Whose};
 use crate::error::{BillingError, Kind, Result};
 use crate::money;
 use crate::owner::{self, Owner, OwnerKind};
@@ -110,26 +110,27 @@ fn time_of(row: &Row) -> Result<Instant> {
     Ok(at)
 }
 
-/// One attached table being read as a journal: the rows that count, of one owner or of everybody, on
+/// One attached table being read as a journal: the rows that count, of some owners or of everybody, on
 /// the caller's snapshot and with the rights of the table's owner.
 pub struct Reading<'a> {
     ledger: &'a Ledger,
-    owner: Option<&'a Owner>,
+    whose: Whose<'a>,
     rows: String,
 }
 
 impl<'a> Reading<'a> {
-    pub fn new(ledger: &'a Ledger, owner: Option<&'a Owner>) -> Self {
+    pub fn new(ledger: &'a Ledger, whose: Whose<'a>) -> Self {
         let (mapping, relation) = (&ledger.mapping, ledger.table.name.as_str());
-        let rows = Rows { mapping, relation, sign: 1, scope: Scope::Charges, owner }.sql();
-        Self { ledger, owner, rows }
+        let rows = Rows { mapping, relation, sign: 1, scope: Scope::Charges, whose }.sql();
+        Self { ledger, whose, rows }
     }
 
     /// Of everybody, amounts that are no charges included: for who must hear of them.
     pub fn unchecked(ledger: &'a Ledger) -> Self {
         let (mapping, relation) = (&ledger.mapping, ledger.table.name.as_str());
-        let rows = Rows { mapping, relation, sign: 1, scope: Scope::Present, owner: None }.sql();
-        Self { ledger, owner: None, rows }
+        let whose = Whose::Everybodys;
+        let rows = Rows { mapping, relation, sign: 1, scope: Scope::Present, whose }.sql();
+        Self { ledger, whose, rows }
     }
 
     /// Hands the groups in a window over, some thousands at a time: one pass through the table,
@@ -170,8 +171,13 @@ impl<'a> Reading<'a> {
 
     fn arguments(&self, (from, to): (Instant, Instant)) -> Vec<Value> {
         let (from, to) = mapping::within_four_digit_years(from, to);
-        let id = self.owner.map(|owner| owner.id.as_str());
-        values![self.ledger.counts_from, from, to, id].to_vec()
+        let ids = match self.whose {
+            Whose::Several(kind, ids) => {
+                Value::from(text::possible_ids(&self.ledger.mapping, kind, ids))
+            }
+            whose => Value::from(whose.owner().map(|owner| owner.id.as_str())),
+        };
+        values![self.ledger.counts_from, from, to, ids].to_vec()
     }
 
     /// The first row in `[from, to)` and the end of its month: what one statement reads. None when
@@ -223,22 +229,41 @@ pub fn each_month(
     owner: Option<&Owner>,
     window: (Instant, Instant),
     more: &[Value],
+    each: impl FnMut(&Ledger, &Row) -> Result<()>,
+) -> Result<()> {
+    each_month_of(template, Whose::of(owner), window, more, each)
+}
+
+fn each_month_of(
+    template: &str,
+    whose: Whose,
+    window: (Instant, Instant),
+    more: &[Value],
     mut each: impl FnMut(&Ledger, &Row) -> Result<()>,
 ) -> Result<()> {
-    for ledger in registry::ledgers(owner)? {
-        let reading = Reading::new(&ledger, owner);
-        reading.walk(window, |start, end| {
-            reading.read(template, (start, end), more, |row| each(&ledger, row))
-        })?;
+    for ledger in registry::ledgers(whose.owner())? {
+        let reading = Reading::new(&ledger, whose);
+        let mut read =
+            |start, end| reading.read(template, (start, end), more, |row| each(&ledger, row));
+        if is_within_a_month(window) {
+            read(window.0, window.1)?;
+        } else {
+            reading.walk(window, read)?;
+        }
     }
     Ok(())
+}
+
+fn is_within_a_month((from, to): (Instant, Instant)) -> bool {
+    let (first, last) = (from.month(), to.plus_microseconds(-1).month());
+    first.is_ok_and(|first| last.is_ok_and(|last| first == last))
 }
 
 /// The months in which attached tables have charges dated in `[from, to)`.
 pub fn months(owner: Option<&Owner>, from: Instant, to: Instant) -> Result<BTreeSet<Month>> {
     let mut months = BTreeSet::new();
     for ledger in registry::ledgers(owner)? {
-        Reading::new(&ledger, owner).walk((from, to), |start, _| {
+        Reading::new(&ledger, Whose::of(owner)).walk((from, to), |start, _| {
             months.insert(start.month()?);
             Ok(())
         })?;
@@ -248,10 +273,10 @@ pub fn months(owner: Option<&Owner>, from: Instant, to: Instant) -> Result<BTree
 
 /// The charges of attached tables. A row that cannot be kept in books, written before the table
 /// was attached, is no charge.
-pub fn charges(owner: Option<&Owner>, from: Instant, to: Instant) -> Result<Vec<Charge>> {
+pub fn charges(whose: Whose, from: Instant, to: Instant) -> Result<Vec<Charge>> {
     let mut groups = Vec::new();
     let template = GROUPS.replace("{cuts}", NO_CUTS);
-    each_month(&template, owner, (from, to), &[], |ledger, row| {
+    each_month_of(&template, whose, (from, to), &[], |ledger, row| {
         groups.extend(group(ledger, row, Rules::OfReaders).ok());
         Ok(())
     })?;

@@ -17,18 +17,40 @@ pub enum Scope {
     Charges,
 }
 
+/// Whose rows are asked for: the id, or the ids, are `$4`.
+#[derive(Debug, Clone, Copy)]
+pub enum Whose<'a> {
+    Everybodys,
+    One(&'a Owner),
+    /// Several owners of one kind.
+    Several(OwnerKind, &'a [&'a str]),
+}
+
+impl<'a> Whose<'a> {
+    pub fn of(owner: Option<&'a Owner>) -> Self {
+        owner.map_or(Whose::Everybodys, Whose::One)
+    }
+
+    pub fn owner(self) -> Option<&'a Owner> {
+        match self {
+            Whose::One(owner) => Some(owner),
+            _ => None,
+        }
+    }
+}
+
 /// The rows of an attached table or of a transition table that are charges, as a subquery with the
 /// columns sign, owner_kind, owner_id, actor_user_id, amount, created_at and the four dimensions.
 ///
 /// `$1` is the instant from which rows count (null: all do); with a window, `$2` and `$3` are its
-/// start and end, and `$4` is the owner's id where `owner` is asked for.
+/// start and end, and `$4` is as `Whose` says.
 pub struct Rows<'a> {
     pub mapping: &'a Mapping,
     /// The table, quoted.
     pub relation: &'a str,
     pub sign: i32,
     pub scope: Scope,
-    pub owner: Option<&'a Owner>,
+    pub whose: Whose<'a>,
 }
 
 impl Rows<'_> {
@@ -58,7 +80,7 @@ impl Rows<'_> {
             ),
         };
         let mut conditions = vec![is_spend, counts];
-        conditions.extend(self.owner.map(|owner| owned_by(map, owner)));
+        conditions.extend(owned_by(map, self.whose));
         conditions.extend(map.conditions.iter().map(condition));
         format!(
             "SELECT {} AS sign, \
@@ -99,9 +121,14 @@ fn text(part: &Part) -> String {
 }
 
 /// The condition on the owner, in a form that an index on the column can serve.
-fn owned_by(map: &Mapping, owner: &Owner) -> String {
-    match owner.kind {
-        OwnerKind::Organization => equals(&map.organization_id, owner),
+fn owned_by(map: &Mapping, whose: Whose) -> Option<String> {
+    let kind = match whose {
+        Whose::Everybodys => return None,
+        Whose::One(owner) => owner.kind,
+        Whose::Several(kind, _) => kind,
+    };
+    Some(match kind {
+        OwnerKind::Organization => equals(&map.organization_id, whose),
         OwnerKind::User => {
             let no_organization = match &map.organization_id {
                 Part::Columns(columns) => columns
@@ -111,26 +138,45 @@ fn owned_by(map: &Mapping, owner: &Owner) -> String {
                     .join(" AND "),
                 Part::Value(value) => value.is_none().to_string(),
             };
-            format!("{no_organization} AND {}", equals(&map.user_id, owner))
+            format!("{no_organization} AND {}", equals(&map.user_id, whose))
         }
+    })
+}
+
+fn equals(part: &Part, whose: Whose) -> String {
+    let (wanted, wanted_uuid) = match whose {
+        Whose::Several(..) => ("ANY ($4)", "ANY ($4::uuid[])"),
+        _ => ("$4", "$4::uuid"),
+    };
+    match part {
+        Part::Columns(columns) if is_uuid(part) => match whose {
+            Whose::One(owner) if !is_spelled_as_uuid(&owner.id) => "false".to_owned(),
+            _ => format!("{} = {wanted_uuid}", name(&columns[0])),
+        },
+        // The first condition is for an index, the second for a collation that equates texts.
+        Part::Columns(columns) if columns.len() == 1 => {
+            format!("{} = {wanted} AND {} = {wanted}", name(&columns[0]), text(part))
+        }
+        part => format!("{} = {wanted}", text(part)),
     }
 }
 
-fn equals(part: &Part, owner: &Owner) -> String {
-    match part {
-        Part::Columns(columns) if columns.len() == 1 && columns[0].kind == ColumnType::Uuid => {
-            // Any other spelling of a uuid is another owner.
-            match Uuid::parse_str(&owner.id) {
-                Ok(id) if id.to_string() == owner.id => format!("{} = $4::uuid", name(&columns[0])),
-                _ => "false".to_owned(),
-            }
-        }
-        // The first condition is for an index, the second for a collation that equates texts.
-        Part::Columns(columns) if columns.len() == 1 => {
-            format!("{} = $4 AND {} = $4", name(&columns[0]), text(part))
-        }
-        part => format!("{} = $4", text(part)),
-    }
+fn is_uuid(part: &Part) -> bool {
+    matches!(part, Part::Columns(columns) if columns.len() == 1 && columns[0].kind == ColumnType::Uuid)
+}
+
+/// Any other spelling of a uuid is another owner.
+fn is_spelled_as_uuid(id: &str) -> bool {
+    Uuid::parse_str(id).is_ok_and(|uuid| uuid.to_string() == id)
+}
+
+/// Those of the ids that a table with this mapping can have.
+pub fn possible_ids<'a>(map: &Mapping, kind: OwnerKind, ids: &[&'a str]) -> Vec<&'a str> {
+    let part = match kind {
+        OwnerKind::User => &map.user_id,
+        OwnerKind::Organization => &map.organization_id,
+    };
+    ids.iter().copied().filter(|id| !is_uuid(part) || is_spelled_as_uuid(id)).collect()
 }
 
 fn condition(condition: &Condition) -> String {
@@ -245,7 +291,8 @@ mod tests {
                       {"column": name(1), "op": "starts_with", "value": values[1]}]
         });
         let mapping = parse(&map, &columns).expect("a mapping");
-        Rows { mapping: &mapping, relation: "t", sign: 1, scope: Scope::Charges, owner }.sql()
+        let whose = Whose::of(owner);
+        Rows { mapping: &mapping, relation: "t", sign: 1, scope: Scope::Charges, whose }.sql()
     }
 
     fn five(text: &str) -> Vec<String> {
@@ -293,12 +340,17 @@ mod tests {
         let at = TableColumn { name: "t".into(), number: 3, type_name: "timestamptz".into() };
         let map = json!({"user_id": "u", "organization_id": {"value": null}, "amount": "c", "created_at": "t"});
         let mapping = parse(&map, &[column, amount, at]).expect("a mapping");
-        let condition =
-            |id: &str| owned_by(&mapping, &Owner { kind: OwnerKind::User, id: id.to_owned() });
-        assert_eq!(
-            condition("5c6a1b7e-0000-4000-8000-00000000000a"),
-            "true AND r.\"u\" = $4::uuid"
-        );
+        let condition = |id: &str| {
+            let owner = Owner { kind: OwnerKind::User, id: id.to_owned() };
+            owned_by(&mapping, Whose::One(&owner)).unwrap()
+        };
+        let uuid = "5c6a1b7e-0000-4000-8000-00000000000a";
+        assert_eq!(condition(uuid), "true AND r.\"u\" = $4::uuid");
+        let several = Whose::Several(OwnerKind::User, &[uuid]);
+        assert_eq!(owned_by(&mapping, several).unwrap(), "true AND r.\"u\" = ANY ($4::uuid[])");
+        let ids = [uuid, "5C6A1B7E-0000-4000-8000-00000000000A", "ann"];
+        assert_eq!(possible_ids(&mapping, OwnerKind::User, &ids), [uuid]);
+        assert_eq!(possible_ids(&mapping, OwnerKind::Organization, &ids), ids);
         for other in [
             "5C6A1B7E-0000-4000-8000-00000000000A",
             "5c6a1b7e00004000800000000000000a",
@@ -308,6 +360,9 @@ mod tests {
             assert_eq!(condition(other), "true AND false");
         }
         let organization = Owner { kind: OwnerKind::Organization, id: "acme".to_owned() };
-        assert_eq!(owned_by(&mapping, &organization), "NULL::text COLLATE \"C\" = $4");
+        assert_eq!(
+            owned_by(&mapping, Whose::One(&organization)).unwrap(),
+            "NULL::text COLLATE \"C\" = $4"
+        );
     }
 }

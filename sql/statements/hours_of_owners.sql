@@ -1,0 +1,22 @@
+-- Variable spend of many owners by UTC hour, posted and unposted rows in one statement; an hour with
+-- scheduled spend only is there with zero. $1 owner kinds, $2 owner ids, $3 the first hour each of them
+-- is asked for, $4 the end of all of them.
+SELECT (o.place - 1)::int, f.hour_start,
+       least(coalesce(sum(f.amount) FILTER (WHERE f.spend_category = 'variable'), 0), 9223372036854775807)::bigint
+FROM unnest($1, $2, $3) WITH ORDINALITY AS o(owner_kind, owner_id, from_hour, place)
+CROSS JOIN LATERAL (
+    SELECT t.hour_start, t.spend_category, t.total_microdollars AS amount,
+           t.spend_record_count AS records
+    FROM exa_billing.spend_hourly_totals AS t
+    WHERE t.owner_kind = o.owner_kind AND t.owner_id = o.owner_id
+      AND t.hour_start >= o.from_hour AND t.hour_start < $4
+    UNION ALL
+    SELECT date_bin('1 hour', q.created_at, '2000-01-01 00:00:00+00'),
+           coalesce(d.spend_category, q.dimension[1]), q.amount_microdollars, q.spend_record_count
+    FROM exa_billing.unposted_spend AS q
+    LEFT JOIN exa_billing.spend_dimensions AS d USING (dimension_id)
+    WHERE q.owner_kind = o.owner_kind AND q.owner_id = o.owner_id
+      AND q.created_at >= o.from_hour AND q.created_at < $4
+) AS f
+GROUP BY o.place, f.hour_start
+HAVING sum(f.records) <> 0 OR sum(f.amount) <> 0
