@@ -37,4 +37,5 @@ SELECT date_trunc('month', now())::date AS this_month,
 \ir chapters/2-everyday.sql
 \ir chapters/3-the-books.sql
 \ir chapters/4-a-ledger.sql
-\ir chapters/5-the-end.sql
+\ir chapters/5-alerts.sql
+\ir chapters/6-the-end.sql

@@ -1,7 +1,7 @@
--- Chapters 14 and 15: the proof, and what to try.
+-- Chapters 17 and 18: the proof, and what to try.
 
 \echo
-\echo '=== 14. The books hold ========================================================='
+\echo '=== 17. The books hold ========================================================'
 \echo
 \echo 'verify_books() holds journals, queue, balances, counters and rollups against each'
 \echo 'other and returns what does not fit:'
@@ -19,7 +19,7 @@ SELECT count(*) AS checks FROM demo.checks \gset
 \echo 'The books hold; and' :checks 'figures of this story were checked while it was told'
 \echo '(demo.checks lists them). A single wrong one would have stopped it.'
 \echo
-\echo '=== 15. Try it yourself ======================================================='
+\echo '=== 18. Try it yourself ======================================================='
 \echo
 \echo 'In psql, in this database (\\x makes wide rows readable, \\df exa_billing.* lists all'
 \echo 'calls):'
