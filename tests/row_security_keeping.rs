@@ -400,7 +400,14 @@ fn extensions_are_made_in_two_databases_at_once() {
             .map(|db| db.client())
             .map(|mut client| {
                 std::thread::spawn(move || {
-                    run_sql(&mut client, "CREATE EXTENSION exa_billing; SELECT exa_billing.setup()");
+                    let name = one::<String>(&mut client, "SELECT 'app_of_' || current_database()", &[]);
+                    run_sql(
+                        &mut client,
+                        &format!(
+                            "CREATE EXTENSION exa_billing; SELECT exa_billing.setup(); CREATE ROLE {name};
+                             SELECT exa_billing.grant_application('{name}')"
+                        ),
+                    );
                     one::<bool>(
                         &mut client,
                         "SELECT has_parameter_privilege('exa_billing_owner', 'exa_billing.user_id', 'SET WITH GRANT OPTION')",
@@ -416,7 +423,10 @@ fn extensions_are_made_in_two_databases_at_once() {
             let name = db.name().to_owned();
             run_sql(
                 &mut db.client(),
-                "DROP EXTENSION exa_billing CASCADE; DROP OWNED BY exa_billing_owner CASCADE",
+                &format!(
+                    "DROP OWNED BY app_of_{name}; DROP ROLE app_of_{name};
+                     DROP EXTENSION exa_billing CASCADE; DROP OWNED BY exa_billing_owner CASCADE"
+                ),
             );
             run_sql(&mut server.client("postgres"), &format!("DROP DATABASE {name} WITH (FORCE)"));
         }

@@ -21,15 +21,3 @@ BEGIN
     END LOOP;
 END
 $$;
-
--- Who is given the rights of an application may say whom a session serves. Rights on parameters are
--- the whole server's: another database may be giving this one at the same moment, and would have it
--- fail without the lock.
-DO $$
-BEGIN
-    IF NOT pg_catalog.has_parameter_privilege('exa_billing_owner', 'exa_billing.user_id', 'SET WITH GRANT OPTION') THEN
-        LOCK TABLE pg_catalog.pg_parameter_acl IN SHARE ROW EXCLUSIVE MODE;
-        GRANT SET ON PARAMETER exa_billing.user_id TO exa_billing_owner WITH GRANT OPTION;
-    END IF;
-END
-$$;

@@ -41,10 +41,21 @@ static GRANTS: Statement = Statement::fresh(
      WHERE c.relnamespace = 'exa_billing'::regnamespace AND c.relkind IN ('r', 'p', 'v')
        AND NOT c.relispartition AND ($4 OR c.relname = ANY ($3))",
 );
-// To say who anybody is belongs to whoever lets them in.
-static GRANT_OF_IDENTITY: Statement = Statement::fresh(
-    "SELECT pg_catalog.format('GRANT SET ON PARAMETER exa_billing.user_id TO %s', $1::regrole)
-     WHERE NOT pg_catalog.has_parameter_privilege($1, 'exa_billing.user_id', 'SET')",
+// To say who anybody is belongs to whoever lets them in. What a superuser ($2) may give, those who may
+// act for the books' owner can give from then on. Not given when the extension is made: what an
+// extension's script grants on a parameter cannot be dropped with its role from PostgreSQL 17 on.
+static GRANTS_OF_IDENTITY: Statement = Statement::fresh(
+    "SELECT 'GRANT SET ON PARAMETER exa_billing.user_id TO exa_billing_owner WITH GRANT OPTION'
+     WHERE $2 AND NOT pg_catalog.has_parameter_privilege(
+         'exa_billing_owner', 'exa_billing.user_id', 'SET WITH GRANT OPTION')
+     UNION ALL
+     SELECT pg_catalog.format('GRANT SET ON PARAMETER exa_billing.user_id TO %s', $1::regrole)
+     WHERE NOT pg_catalog.has_parameter_privilege($1, 'exa_billing.user_id', 'SET')
+       AND ($2 OR pg_catalog.has_parameter_privilege(
+           'exa_billing_owner', 'exa_billing.user_id', 'SET WITH GRANT OPTION'))",
+);
+static MAY_NAME_USERS: Statement = Statement::fresh(
+    "SELECT pg_catalog.has_parameter_privilege($1, 'exa_billing.user_id', 'SET'), $1::regrole::text",
 );
 static REMEMBER: Statement = Statement::kept(
     "INSERT INTO exa_billing.access_grants (role_name, granted_as, granted_at)
@@ -107,7 +118,8 @@ fn grant_identity(role: Oid) -> Result<()> {
     const ATTEMPTS: u32 = 5;
     for attempt in 1.. {
         let given = spi::in_subtransaction(|| {
-            let script = GRANT_OF_IDENTITY.write(values![role], |row| row.get::<String>(1))?;
+            let arguments = values![role, spi::caller_is_superuser()];
+            let script = GRANTS_OF_IDENTITY.write(arguments, |row| row.get::<String>(1))?;
             spi::as_calling_superuser(|| {
                 script.iter().try_for_each(|script| spi::run_script(script))
             })
@@ -119,6 +131,14 @@ fn grant_identity(role: Oid) -> Result<()> {
             }
             Err(_) => spi::see_what_others_committed(),
         }
+    }
+    let may =
+        MAY_NAME_USERS.write_row(values![role], |row| Ok((row.get::<bool>(1)?, row.get(2)?)))?;
+    if let Some((false, name)) = may {
+        let name: String = name;
+        pgrx::warning!(
+            "role {name} cannot say whom a session serves before a superuser has called grant_application() for it"
+        );
     }
     Ok(())
 }

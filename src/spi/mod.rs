@@ -30,7 +30,9 @@ pub use background::{
 pub use command::concurrent_detach;
 pub use error_report::Answer;
 pub use result::{Composite, RowSet, uuid};
-pub use rights::{as_books_role, as_calling_superuser, as_table_owner, outer_role};
+pub use rights::{
+    as_books_role, as_calling_superuser, as_table_owner, caller_is_superuser, outer_role,
+};
 pub use row::Row;
 pub use session::{
     LOCK_NAMESPACE, SessionLock, clock, in_own_memory, in_recovery, is_subscriber, keeps_snapshot,

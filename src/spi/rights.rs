@@ -38,9 +38,13 @@ pub fn outer_role() -> pg_sys::Oid {
 /// Runs `work` with the rights of the role that calls where that is a superuser, and otherwise with
 /// those there are: what a superuser gives so, every superuser can take away again.
 pub fn as_calling_superuser<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let caller = outer_role();
+    if caller_is_superuser() { with_rights_of(outer_role(), 0, work) } else { work() }
+}
+
+/// Whether the role outside of the function is a superuser.
+pub fn caller_is_superuser() -> bool {
     // SAFETY: a look-up in the catalog cache.
-    if unsafe { pg_sys::superuser_arg(caller) } { with_rights_of(caller, 0, work) } else { work() }
+    unsafe { pg_sys::superuser_arg(outer_role()) }
 }
 
 /// Runs `work` as exa_billing_owner, in a function that otherwise has its caller's rights.
