@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 const GUARDS: &str = include_str!("../../sql/books/guards.sql");
 const VIEWS: &str = include_str!("../../sql/books/views.sql");
-const VIEW_NAMES: [&str; 7] = [
+const VIEW_NAMES: [&str; 8] = [
     "unposted_entries",
     "account_balances",
     "exa_monthly_usage_current",
@@ -14,6 +14,7 @@ const VIEW_NAMES: [&str; 7] = [
     "spend_drivers_hourly",
     "spend_entries",
     "progress",
+    "health",
 ];
 
 static MISSING_GUARDS: Statement = Statement::fresh(include_str!("../../sql/verify/guards.sql"));
