@@ -65,12 +65,17 @@ pub fn evaluate(owners: &[Owner], moment: Moment) -> Result<Counts> {
         },
     )?;
     for (owner, reason) in failed {
-        let kind = owner.kind.as_str();
-        pgrx::warning!("spend of {kind} {} could not be evaluated: {reason}", owner.id);
-        queue::put_back(&owner, &reason)?;
-        counts.failed += 1;
+        counts.add(put_back(&owner, &reason)?);
     }
     Ok(counts)
+}
+
+/// Reports an owner whose evaluation failed, and has it tried again later.
+pub fn put_back(owner: &Owner, reason: &str) -> Result<Counts> {
+    let kind = owner.kind.as_str();
+    pgrx::warning!("spend of {kind} {} could not be evaluated: {reason}", owner.id);
+    queue::put_back(owner, reason)?;
+    Ok(Counts { failed: 1, ..Counts::default() })
 }
 
 /// What is to be written about one owner.

@@ -4,12 +4,11 @@ use super::decision::Moment;
 use super::evaluate::{self, Counts};
 use super::one::summary;
 use super::{queue, standing};
-use crate::books;
 use crate::error::{BillingError, Result};
-use crate::events;
-use crate::owner::{Owner, OwnerKind};
+use crate::owner::Owner;
 use crate::spi::{self, Answer, Composite, Statement, values};
 use crate::time::{self, Instant};
+use crate::{books, events, sources};
 use pgrx::prelude::*;
 
 /// So many owners are read, decided and written together.
@@ -18,8 +17,6 @@ const MAX_OWNERS: i32 = 100_000;
 const SWEEP_LOCK: i32 = 5;
 const SWEEP: &str = "run_spend_alert_sweep";
 
-static TRY_SWEEPING: Statement =
-    Statement::kept("SELECT pg_catalog.pg_try_advisory_xact_lock($1, $2)");
 static POSITION: Statement = Statement::kept(
     "SELECT after_owner_kind, after_owner_id, started_at FROM exa_billing.procedure_progress
      WHERE procedure_name = $1 AND arguments = '' AND finished_at IS NULL",
@@ -117,9 +114,7 @@ pub fn evaluate_due(as_of: Instant, max_owners: i32) -> Result<(Counts, bool)> {
 ///
 /// Locks: the sweep lock (tried: one sweep at a time), then as above.
 pub fn sweep(as_of: Instant, max_owners: i32) -> Result<(Counts, bool)> {
-    let tried =
-        TRY_SWEEPING.write_row(values![spi::LOCK_NAMESPACE, SWEEP_LOCK], |row| row.get(1))?;
-    if tried != Some(true) {
+    if !spi::try_lock_until_commit(SWEEP_LOCK)? {
         return Ok((Counts::default(), false));
     }
     let position = POSITION.write_row(values![SWEEP], |row| {
@@ -132,10 +127,7 @@ pub fn sweep(as_of: Instant, max_owners: i32) -> Result<(Counts, bool)> {
     let (kind, id) = position.map(|(kind, id, _)| (kind, id)).unwrap_or_default();
     let spent_since = as_of.plus_hours(-7 * 24 - 1);
     let arguments = values![&kind, &id, i64::from(max_owners), spent_since];
-    let next = NEXT_OWNERS.write(arguments, |row| {
-        let kind = OwnerKind::parse(Some(&row.get::<String>(1)?))?;
-        Ok(Owner { kind, id: row.get(2)? })
-    })?;
+    let next = NEXT_OWNERS.write(arguments, |row| sources::owner_of(row, 1))?;
     let (counts, reached) = evaluate_idle(&next, Moment { as_of, looks_back: true })?;
     let is_last =
         reached == next.len() && i32::try_from(next.len()).is_ok_and(|count| count < max_owners);

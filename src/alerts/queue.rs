@@ -1,11 +1,10 @@
 //! Whose spend is due, and what becomes of those whose evaluation failed.
 
-use crate::accounts;
 use crate::error::Result;
-use crate::guc;
-use crate::owner::{Owner, OwnerKind};
+use crate::owner::Owner;
 use crate::spi::{self, Statement, values};
 use crate::time::{CLOCK_TOLERANCE_MICROSECONDS, Instant, MICROSECONDS_PER_SECOND};
+use crate::{accounts, guc, sources};
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
@@ -73,8 +72,7 @@ pub fn due(as_of: Instant, max_owners: i64, after: Option<&Due>) -> Result<Vec<D
     let since = after.map(|due| due.since);
     let (kind, id) = after.map(|due| (due.owner.kind.as_str(), due.owner.id.as_str())).unzip();
     DUE.write(values![as_of, max_owners, since, kind, id], |row| {
-        let kind = OwnerKind::parse(Some(&row.get::<String>(1)?))?;
-        Ok(Due { owner: Owner { kind, id: row.get(2)? }, since: row.get(3)? })
+        Ok(Due { owner: sources::owner_of(row, 1)?, since: row.get(3)? })
     })
 }
 
@@ -94,10 +92,8 @@ pub fn hold(owners: &[Owner], as_of: Instant) -> Result<Held> {
         return Ok(Held(Vec::new()));
     }
     let (kinds, ids) = accounts::columns(owners);
-    let held = HOLD.write(values![kinds, ids, as_of], |row| {
-        let kind = OwnerKind::parse(Some(&row.get::<String>(1)?))?;
-        Ok((Owner { kind, id: row.get(2)? }, row.get(3)?))
-    })?;
+    let held = HOLD
+        .write(values![kinds, ids, as_of], |row| Ok((sources::owner_of(row, 1)?, row.get(3)?)))?;
     Ok(Held(held))
 }
 
@@ -117,8 +113,7 @@ impl Held {
         // Nothing is recorded that lies further ahead of the clock.
         let end = spi::clock().plus_microseconds(2 * CLOCK_TOLERANCE_MICROSECONDS);
         let later = CHARGED_LATER.read(values![kinds, ids, as_of, end], |row| {
-            let kind = OwnerKind::parse(Some(&row.get::<String>(1)?))?;
-            Ok((Owner { kind, id: row.get(2)? }, row.get(3)?))
+            Ok((sources::owner_of(row, 1)?, row.get(3)?))
         })?;
         Ok(later.into_iter().collect())
     }

@@ -1,10 +1,10 @@
 //! `spend_alert_settings` and `update_spend_alert_settings`.
 
 use super::decision::Moment;
+use super::episodes;
 use super::evaluate::{self, Counts};
 use super::settings_rules::{self as rules, Consequences, Settings};
 use super::standing;
-use super::{episodes, queue};
 use crate::error::{BillingError, Result};
 use crate::events::{self, NewEvent};
 use crate::owner::Owner;
@@ -166,12 +166,7 @@ fn evaluate_at_once(owner: &Owner, as_of: Instant) -> Result<Counts> {
     match spi::in_subtransaction(|| evaluate::evaluate_together(owners, moment)) {
         Ok(counts) => Ok(counts),
         Err(failure) if failure.is_interruption() => failure.raise(),
-        Err(failure) => {
-            let (kind, reason) = (owner.kind.as_str(), failure.message());
-            pgrx::warning!("spend of {kind} {} could not be evaluated: {reason}", owner.id);
-            queue::put_back(owner, &reason)?;
-            Ok(Counts { failed: 1, ..Counts::default() })
-        }
+        Err(failure) => evaluate::put_back(owner, &failure.message()),
     }
 }
 

@@ -13,7 +13,7 @@ mod told;
 pub use kind::{AlertKind, EventType, SuggestionKind};
 pub use low_balance::{check as check_low_balances, check_untold as check_untold_low_balances};
 pub use record::{NewEvent, record};
-pub use retention::delete_old_or_warn;
+pub use retention::{KEPT_MICROSECONDS, delete_old_or_warn};
 pub use states::{MAX_STATES_OPENED, lock_state, lock_states_unless_busy};
 pub use tables::lock_or_fail as lock_tables_or_fail;
 pub use text::{Text, amount, describe, describe_alert};

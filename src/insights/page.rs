@@ -8,9 +8,6 @@ use crate::time::Instant;
 use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
-/// Events are shown for so long; the worker takes older ones away when it comes to it.
-const SHOWN_HOURS: i64 = 90 * 24;
-
 // By index, also where the plan was made when there was no event yet.
 static PAGE: Statement = Statement::over_queue(
     "SELECT event_id, event_type, alert_kind, suggestion_kind, about_id, actor_user_id, occurred_at,
@@ -58,9 +55,10 @@ impl Place {
     }
 }
 
-/// The instant from which on events are shown to who reads as of `as_of`.
+/// The instant from which on events are shown to who reads as of `as_of`; the worker takes older ones
+/// away when it comes to it.
 pub fn shown_from(as_of: Instant) -> Instant {
-    as_of.max(spi::transaction_time()).plus_hours(-SHOWN_HOURS)
+    as_of.max(spi::transaction_time()).plus_microseconds(-events::KEPT_MICROSECONDS)
 }
 
 /// At most `count` events of these types after a place, on the caller's snapshot.

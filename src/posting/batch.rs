@@ -8,10 +8,6 @@ use crate::spi::{self, Failure, Statement, values};
 use crate::{accounts, events, guc};
 
 static POST: Statement = Statement::over_queue(include_str!("../../sql/statements/post_batch.sql"));
-// A row that another transaction is inserting cannot be skipped, only waited for, and posting
-// waits for nobody: whoever adds dimensions holds this lock, and tries it first.
-static TRY_ADDING: Statement =
-    Statement::kept("SELECT pg_catalog.pg_try_advisory_xact_lock($1, $2)");
 static ANY_NEW: Statement = Statement::over_queue(
     "SELECT EXISTS (SELECT FROM exa_billing.unposted_spend WHERE dimension IS NOT NULL)",
 );
@@ -44,6 +40,8 @@ static UNBLOCK: Statement = Statement::kept(
      SELECT count(*) FROM unblocked",
 );
 
+/// A row that another transaction is inserting cannot be skipped, only waited for, and posting waits for
+/// nobody: whoever adds dimensions holds this lock, and tries it first.
 pub const DIMENSION_LOCK: i32 = 3;
 const ROWS_AT_ONCE: i64 = 10_000;
 
@@ -109,9 +107,7 @@ fn add_dimensions(owners: &[Owner]) -> Result<()> {
     if ANY_NEW.write_row(&[], |row| row.get::<bool>(1))? != Some(true) {
         return Ok(());
     }
-    let tried =
-        TRY_ADDING.write_row(values![spi::LOCK_NAMESPACE, DIMENSION_LOCK], |row| row.get(1))?;
-    if tried != Some(true) {
+    if !spi::try_lock_until_commit(DIMENSION_LOCK)? {
         return Ok(());
     }
     let (kinds, ids) = accounts::columns(owners);

@@ -194,6 +194,12 @@ pub fn lock_until_commit(number: i32) -> Result<()> {
     LOCK.execute(values![LOCK_NAMESPACE, number])
 }
 
+/// The same without waiting: whether it was had.
+pub fn try_lock_until_commit(number: i32) -> Result<bool> {
+    static TRY: Statement = Statement::kept("SELECT pg_catalog.pg_try_advisory_xact_lock($1, $2)");
+    Ok(TRY.write_row(values![LOCK_NAMESPACE, number], |row| row.get(1))? == Some(true))
+}
+
 /// Runs one or several statements without arguments and without results: DDL, put together out of
 /// fixed texts, names from the calendar and names that are quoted.
 pub fn run_script(sql: &str) -> Result<()> {

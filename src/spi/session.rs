@@ -169,7 +169,7 @@ pub fn in_own_memory<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 /// The first number of the product's own advisory locks. The second says which: 1 setup,
-/// 2 partitions, 3 new dimensions, 4 degraded intervals, 10 rights.
+/// 2 partitions, 3 new dimensions, 4 degraded intervals, 5 the hourly sweep, 10 rights.
 pub const LOCK_NAMESPACE: i32 = 0x4558_4142; // "EXAB"
 
 /// An advisory lock of the session, released when this goes out of scope: by a return or by an
