@@ -1,6 +1,6 @@
 # Short names for the scripts; what happens is told in scripts/*.sh.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop test test-all check install package bench clean
+.PHONY: help demo demo-stop test test-all test-package check install package deb bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -14,8 +14,13 @@ demo-stop: ## stop the demonstration's server and throw its data away
 test: ## all tests on PostgreSQL 15, in a private server
 	@scripts/test.sh 15
 
-test-all: ## the same, and on each further major release that can be had
-	@scripts/test.sh all
+test-all: ## the same, the packages, and each further major release that can be had
+	@scripts/test.sh 15
+	@scripts/test-package.sh
+	@scripts/test.sh others
+
+test-package: ## build the packages, install each into a clean PostgreSQL and try it
+	@scripts/test-package.sh
 
 check: ## formatting, lints and the tests that need no server
 	@scripts/check.sh
@@ -25,6 +30,9 @@ install: ## an optimised build into the PostgreSQL of pg_config (or PG_CONFIG=..
 
 package: ## the same as an archive, in target/package
 	@scripts/install.sh package
+
+deb: ## the same as a Debian package for Debian's PostgreSQL
+	@scripts/install.sh deb
 
 bench: ## measure (bench/run.sh)
 	@bench/run.sh

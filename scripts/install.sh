@@ -4,6 +4,7 @@
 #   scripts/install.sh           into the PostgreSQL of `pg_config`
 #   scripts/install.sh package   an archive to unpack at the root of another
 #                                machine, in target/package
+#   scripts/install.sh deb       a Debian package for Debian's PostgreSQL, there too
 #
 # PG_CONFIG names another pg_config than the first one in the path.
 
@@ -34,19 +35,101 @@ refresh_bindings "$major" "$PG_CONFIG"
 
 options=(--pg-config "$PG_CONFIG" --no-default-features --features "pg$major")
 
-if [ "${1:-}" = package ]; then
-    name=$EXTENSION-$(sed -n 's/^version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml" | head -n 1)-pg$major-$(uname -m)
-    out=$TARGET_BASE/package
-    rm -rf "${out:?}/$name"
-    mkdir -p "$out"
-    step "Building for $version" cargo_for "$major" pgrx package --out-dir "$out/$name" "${options[@]}"
-    tar -C "$out/$name" --owner=0 --group=0 -czf "$out/$name.tar.gz" .
-    rm -rf "${out:?}/$name"
-    say "$out/$name.tar.gz"
-    tar -tzf "$out/$name.tar.gz" | grep -v '/$'
+VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml" | head -n 1)
+OUT=$TARGET_BASE/package
+
+# stage DIR: the files as they lie below the root of a machine.
+stage() {
+    rm -rf "$1"
+    mkdir -p "$1"
+    step "Building for $version" cargo_for "$major" pgrx package --out-dir "$1" "${options[@]}"
+    chmod -R u=rwX,go=rX "$1"
+}
+
+archive() {
+    local name
+    name=$EXTENSION-$VERSION-pg$major-$(uname -m)
+    stage "$OUT/$name"
+    tar -C "$OUT/$name" --owner=0 --group=0 --sort=name -czf "$OUT/$name.tar.gz" .
+    rm -rf "${OUT:?}/$name"
+    say "$OUT/$name.tar.gz"
+    tar -tzf "$OUT/$name.tar.gz" | grep -v '/$'
     note "to install it: tar -C / --no-overwrite-dir -xzf $name.tar.gz"
-else
+}
+
+# Who answers for the Debian package.
+MAINTAINER="${DEBFULLNAME:-The exa_billing developers} <${DEBEMAIL:-exa-billing@packages.invalid}>"
+
+# What else belongs into a package: how to use it, and under which terms.
+add_documents() { # DIR PACKAGE
+    local doc=$1/usr/share/doc/$2
+    mkdir -p "$doc/prometheus"
+    cp "$ROOT"/README.md "$ROOT"/docs/*.md "$doc/"
+    cp "$ROOT"/docs/prometheus/* "$doc/prometheus/"
+    cp "$ROOT/LICENSE" "$doc/copyright"
+    gzip -9n <"$ROOT/CHANGELOG.md" >"$doc/changelog.gz"
+    gzip -9n <<CHANGELOG >"$doc/changelog.Debian.gz"
+$2 ($VERSION-1) unstable; urgency=medium
+
+  * What is new stands in changelog.gz.
+
+ -- $MAINTAINER  $(date -R -u -d "@${SOURCE_DATE_EPOCH:-$(stat -c %Y "$ROOT/CHANGELOG.md")}")
+CHANGELOG
+    chmod -R u=rwX,go=rX "$1"
+}
+
+# The libraries that the build needs, as dependencies with their versions.
+shared_libraries() { # FILE
+    local source=$OUT/shlibs
+    mkdir -p "$source/debian"
+    printf 'Source: x\n\nPackage: x\nArchitecture: any\n' >"$source/debian/control"
+    (cd "$source" && dpkg-shlibdeps -O -e "$1" 2>/dev/null) | sed -n 's/^shlibs:Depends=//p'
+    rm -rf "$source"
+}
+
+# Named as Debian names its own packages of extensions.
+deb() {
+    local package=postgresql-$major-exa-billing architecture root file
+    [ "$(dirname "$PG_CONFIG")" = "/usr/lib/postgresql/$major/bin" ] ||
+        die "$PG_CONFIG is not Debian's; use: scripts/install.sh package"
+    ensure_packages dpkg-dev
+    architecture=$(dpkg --print-architecture)
+    root=$OUT/$package
+    file=$OUT/${package}_${VERSION}-1_$architecture.deb
+    stage "$root"
+    strip --strip-unneeded "$root/usr/lib/postgresql/$major/lib/$EXTENSION.so"
+    add_documents "$root" "$package"
+    mkdir "$root/DEBIAN"
+    cat >"$root/DEBIAN/control" <<CONTROL
+Package: $package
+Version: $VERSION-1
+Section: database
+Priority: optional
+Architecture: $architecture
+Maintainer: $MAINTAINER
+Installed-Size: $(du -k -s --apparent-size "$root/usr" | cut -f 1)
+Depends: postgresql-$major, $(shared_libraries "$root/usr/lib/postgresql/$major/lib/$EXTENSION.so")
+Description: exact books for usage-priced products, inside PostgreSQL
+ Records usage atomically, gives every user a monthly free allowance, charges
+ what is beyond it to credits, expires credits, rolls spend up by the hour, and
+ tells owners of unusual spend.
+CONTROL
+    (cd "$root" && find usr -type f -print0 | sort -z | xargs -0 md5sum) >"$root/DEBIAN/md5sums"
+    rm -f "$file"
+    dpkg-deb --root-owner-group --build "$root" "$file" >/dev/null
+    rm -rf "$root"
+    say "$file"
+    dpkg-deb --contents "$file" | awk '$1 !~ /^d/ { print $6 }'
+    note "to install it: apt-get install $file"
+}
+
+case ${1:-} in
+package) archive ;;
+deb) deb ;;
+'')
     if ! [ -w "$("$PG_CONFIG" --pkglibdir)" ]; then options+=(--sudo); fi
     step "Building for $version and installing" cargo_for "$major" pgrx install --release "${options[@]}"
     note "next: shared_preload_libraries = '$EXTENSION' in postgresql.conf, restart, CREATE EXTENSION $EXTENSION"
-fi
+    ;;
+*) die "usage: scripts/install.sh [package|deb]" ;;
+esac
