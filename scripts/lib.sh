@@ -107,6 +107,49 @@ ensure_build_packages() {
         "postgresql-$DEFAULT_MAJOR" "postgresql-server-dev-$DEFAULT_MAJOR"
 }
 
+# unpack_package NAME: its files under $WORK/packages/NAME, without installing
+# it: no service of it is started on this machine.
+unpack_package() {
+    local name=$1 dir=$WORK/packages/$1
+    [ ! -e "$dir/done" ] || return 0
+    command -v apt-get >/dev/null || die "there is no apt-get to fetch the package $name with"
+    say "Fetching package $name"
+    rm -rf "$dir"
+    mkdir -p "$dir/files"
+    if ! download_package "$name" "$dir" 2>/dev/null; then
+        as_root apt-get update -qq
+        download_package "$name" "$dir" || die "package $name cannot be fetched"
+    fi
+    dpkg-deb -x "$dir/$name"_*.deb "$dir/files"
+    rm "$dir/$name"_*.deb
+    chmod -R a+rX "$WORK/packages"
+    touch "$dir/done"
+}
+
+# apt would otherwise fetch as a user of its own, who may not write there.
+download_package() { # NAME DIR
+    (cd "$2" && apt-get download -qq -o APT::Sandbox::User=root "$1")
+}
+
+EXPORTER=
+
+# provide_exporter: sets $EXPORTER to Debian's postgres_exporter.
+provide_exporter() {
+    unpack_package prometheus-postgres-exporter
+    # shellcheck disable=SC2034 # used by scripts/test.sh
+    EXPORTER=$WORK/packages/prometheus-postgres-exporter/files/usr/bin/prometheus-postgres-exporter
+}
+
+# provide_pg_cron: Debian's pg_cron in the private installation of the default
+# major, the only one that it has it for.
+provide_pg_cron() {
+    local major=$DEFAULT_MAJOR files=$WORK/packages/postgresql-$DEFAULT_MAJOR-cron/files
+    unpack_package "postgresql-$major-cron"
+    cp "$files/usr/lib/postgresql/$major/lib/pg_cron.so" "$("$(pg_config_of "$major")" --pkglibdir)"
+    cp "$files/usr/share/postgresql/$major/extension"/pg_cron* \
+        "$("$(pg_config_of "$major")" --sharedir)/extension"
+}
+
 # ---------------------------------------------------------------- pgrx
 
 pgrx_version() {
@@ -240,14 +283,18 @@ debian_mirror() {
 }
 
 # Debian's source of a newer release, compiled here: its packages want a newer
-# C library than this release's.
+# C library than this release's. Since it is compiled anyway, it checks its own
+# assertions: that finds what an ordinary server passes over.
+SOURCE_OPTIONS="--enable-cassert --without-icu --without-readline"
+
 build_from_source() { # MAJOR SUITE
-    local major=$1 suite=$2 mirror build=$WORK/build$1
-    [ ! -e "$WORK/pg$major/done" ] || return 0
+    local major=$1 suite=$2 mirror build=$WORK/build$1 options
+    read -ra options <<<"$SOURCE_OPTIONS"
+    [ "$(cat "$WORK/pg$major/done" 2>/dev/null)" != "$SOURCE_OPTIONS" ] || return 0
     mirror=$(debian_mirror) || return
     [ -n "$mirror" ] || return
     ensure_packages flex bison perl zlib1g-dev || return
-    say "Building PostgreSQL $major from Debian's source (once, several minutes)"
+    say "Building PostgreSQL $major with assertions from Debian's source (once, several minutes)"
     rm -rf "$build" "$WORK/pg$major"
     mkdir -p "$build/lists/partial" "$build/cache/archives/partial" "$build/src" || return
     echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" \
@@ -269,8 +316,7 @@ CONF
             apt-get source -qq --download-only "postgresql-$major" >/dev/null &&
             tar -C src --strip-components=1 -xf "postgresql-${major}_"*.orig.tar.* &&
             cd src &&
-            ./configure --quiet --prefix="$WORK/pg$major" \
-                --without-icu --without-readline CFLAGS=-O2 &&
+            ./configure --quiet --prefix="$WORK/pg$major" "${options[@]}" CFLAGS=-O2 &&
             make -s -j"$(nproc)" &&
             make -s install
     ) >"$build.log" 2>&1 || {
@@ -278,7 +324,7 @@ CONF
         return 1
     }
     rm -rf "$build" "$build.log"
-    touch "$WORK/pg$major/done"
+    echo "$SOURCE_OPTIONS" >"$WORK/pg$major/done"
 }
 
 # provide MAJOR: makes sure of a private installation. Fails when the major is

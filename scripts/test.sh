@@ -13,7 +13,9 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 OTHER_MAJORS="16 17 18"
+NEWEST_MAJOR=18
 RUN=
+OLD_PG_BINS= # of the older releases that pg_upgrade is tested from
 
 clean_up() { [ -z "$RUN" ] || stop_and_remove "$RUN"; }
 trap clean_up EXIT
@@ -31,6 +33,8 @@ server_tests() { # MAJOR CARGO-TEST-ARGUMENT...
         EXA_BILLING_TEST_HOST=$RUN/shared \
         EXA_BILLING_TEST_PORT=$PORT \
         EXA_BILLING_TEST_LOG=$RUN/shared/server.log \
+        EXA_BILLING_OLD_PG_BINS=$OLD_PG_BINS \
+        EXA_BILLING_EXPORTER=$EXPORTER \
         cargo_for $DEFAULT_MAJOR test "$@"
 }
 
@@ -50,15 +54,53 @@ start_shared_server() { # MAJOR
     server_start "$RUN/shared" "$1"
 }
 
+# provide_old_releases MAJOR CARGO-TEST-ARGUMENT...: pg_upgrade is tested where the newest release is,
+# from 16 and from what else is installed already. Elsewhere its tests are left out: $SKIPPED.
+SKIPPED=()
+provide_old_releases() {
+    local major=$1 old
+    shift
+    OLD_PG_BINS=
+    SKIPPED=()
+    case " $* " in
+    *" pg_upgrade "* | *" * "*) ;;
+    *) return 0 ;; # they are not asked for
+    esac
+    if [ "$major" != $NEWEST_MAJOR ]; then
+        note "left out: pg_upgrade, which is tested with $NEWEST_MAJOR"
+    else
+        for old in 16 17; do
+            if [ $old = 17 ] && [ ! -x "$(pg_config_of $old)" ]; then
+                note "left out: pg_upgrade from $old, which is not installed here"
+            elif ! provide $old; then
+                note "left out: pg_upgrade from $old: not to be had here: $WHY_NOT"
+            else
+                step "Building the extension for PostgreSQL $old, to upgrade from" install_extension $old
+                OLD_PG_BINS=$OLD_PG_BINS${OLD_PG_BINS:+:}$(bin_of $old)
+            fi
+        done
+    fi
+    [ -n "$OLD_PG_BINS" ] || SKIPPED=(--skip pg_upgrade_)
+}
+
 test_major() { # MAJOR CARGO-TEST-ARGUMENT...
     local major=$1 result=0
     shift
     if [ "$major" = $DEFAULT_MAJOR ] && [ $# = 0 ]; then
         step "Tests that need no server" pure_tests --lib
     fi
+    provide_exporter
+    [ "$major" != $DEFAULT_MAJOR ] || provide_pg_cron
     step "Building the extension for PostgreSQL $major and installing it" install_extension "$major"
     step "Starting a server ($("$(bin_of "$major")/postgres" --version))" start_shared_server "$major"
     if [ $# = 0 ]; then set -- --no-fail-fast --test '*'; fi
+    provide_old_releases "$major" "$@"
+    if [ ${#SKIPPED[@]} != 0 ]; then
+        case " $* " in
+        *" -- "*) set -- "$@" "${SKIPPED[@]}" ;;
+        *) set -- "$@" -- "${SKIPPED[@]}" ;;
+        esac
+    fi
     step "Tests on PostgreSQL $major" server_tests "$major" "$@" || result=$?
     if [ $result != 0 ]; then
         # the directory goes, the log of the server is worth keeping

@@ -9,6 +9,7 @@ static POSTING_INTERVAL_MS: GucSetting<i32> = GucSetting::<i32>::new(200);
 static EVALUATION_DELAY_MS: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static USER_ID: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static TRUST_JWT_CLAIMS: GucSetting<bool> = GucSetting::<bool>::new(false);
+static INSTANCE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 
 /// How long ago usage may have happened and still be recorded.
@@ -41,9 +42,48 @@ pub fn trusts_jwt_claims() -> bool {
     TRUST_JWT_CLAIMS.get()
 }
 
-/// The databases the launcher serves, as they are listed.
-pub fn databases() -> String {
-    DATABASES.get().map(|list| list.to_string_lossy().into_owned()).unwrap_or_default()
+/// What this server is called, so that a copy of its disks can be called something else.
+pub fn instance() -> String {
+    INSTANCE.get().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// The databases the launcher serves, in the order in which they are listed, each once.
+pub fn databases() -> Vec<String> {
+    let list = DATABASES.get().map(|list| list.to_string_lossy().into_owned());
+    database_names(&list.unwrap_or_default())
+}
+
+/// The names in a comma-separated list, in order, each once. One with a comma in it, or with blanks
+/// around it, stands in double quotes, and a double quote in these is doubled; any other is taken as it
+/// is.
+fn database_names(list: &str) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    let mut rest = list;
+    while !rest.is_empty() {
+        let (name, after) = first_name(rest);
+        if !name.is_empty() && !names.contains(&name) {
+            names.push(name);
+        }
+        rest = after;
+    }
+    names
+}
+
+/// The first name of a list, and the list after it.
+fn first_name(list: &str) -> (String, &str) {
+    if let Some(inside) = list.trim_start().strip_prefix('"') {
+        let mut name = String::new();
+        let mut letters = inside.char_indices().peekable();
+        while let Some((place, letter)) = letters.next() {
+            if letter == '"' && letters.next_if(|(_, next)| *next == '"').is_none() {
+                let after = inside[place + 1..].split_once(',').map_or("", |(_, after)| after);
+                return (name, after);
+            }
+            name.push(letter);
+        }
+    }
+    let (name, after) = list.split_once(',').unwrap_or((list, ""));
+    (name.trim().to_owned(), after)
 }
 
 pub fn init() {
@@ -72,7 +112,7 @@ pub fn init() {
         c"The background worker's pause between two rounds of posting.",
         c"Figures are exact at any value; a longer pause makes each read add up more rows.",
         &POSTING_INTERVAL_MS,
-        10,
+        1,
         3_600_000,
         GucContext::Sighup,
         GucFlags::UNIT_MS,
@@ -104,13 +144,39 @@ pub fn init() {
         GucFlags::default(),
     );
     GucRegistry::define_string_guc(
+        c"exa_billing.instance",
+        c"What this server is called; a copy of its disks should be called something else.",
+        c"Background work goes on only where it was started under the same name.",
+        &INSTANCE,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_string_guc(
         c"exa_billing.databases",
         c"The databases the background worker serves, separated by commas.",
-        c"Needs exa_billing in shared_preload_libraries.",
+        c"Needs exa_billing in shared_preload_libraries. A name with a comma stands in double quotes.",
         &DATABASES,
         GucContext::Sighup,
         GucFlags::default(),
     );
     // A misspelt setting then fails at once instead of being kept as an unused placeholder.
     unsafe { pgrx::pg_sys::MarkGUCPrefixReserved(c"exa_billing".as_ptr()) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::database_names;
+
+    #[test]
+    fn lists_are_forgiving() {
+        assert_eq!(database_names(" app, billing,,app ,"), ["app", "billing"]);
+        assert_eq!(database_names("Second one, o'brien"), ["Second one", "o'brien"]);
+        assert!(database_names("").is_empty() && database_names(" , \"\" ,").is_empty());
+    }
+
+    #[test]
+    fn names_with_commas_and_blanks_are_quoted() {
+        let list = r#" "a,b" , " c ","say ""hi""",x"y,"x, "#;
+        assert_eq!(database_names(list), ["a,b", " c ", "say \"hi\"", "x\"y", "\"x"]);
+    }
 }

@@ -5,6 +5,7 @@
 
 // The ground floor: pure rules, the settings, and the one helper that talks to the server.
 mod error;
+mod news;
 mod time;
 mod money;
 mod owner;
@@ -12,10 +13,12 @@ mod guc;
 mod spi;
 mod idempotency;
 mod bisect;
+mod progress;
 
 // The books: first the months, since setting books up makes the first of them.
 mod partitions;
 mod books;
+mod registration;
 
 // What comes in, and how it gets into the shared figures.
 mod accounts;
@@ -38,9 +41,12 @@ mod alerts;
 mod insights;
 
 // What keeps all of it in shape.
+mod erasure;
 mod upkeep;
 
 // What runs by itself.
+mod jobs;
+mod health;
 mod worker;
 
 use pgrx::prelude::*;
@@ -72,6 +78,9 @@ extension_sql_file!(
 );
 extension_sql_file!("../sql/install/alerts.sql", name = "alerts", requires = ["suggestions"]);
 extension_sql_file!("../sql/install/insights.sql", name = "insights", requires = ["alerts"]);
+extension_sql_file!("../sql/install/erasure.sql", name = "erasure", requires = ["insights"]);
+extension_sql_file!("../sql/install/jobs.sql", name = "jobs", requires = ["erasure"]);
+extension_sql_file!("../sql/install/health.sql", name = "health", requires = ["jobs"]);
 extension_sql_file!("../sql/install/ownership.sql", name = "ownership", finalize);
 
 /// Called once per process, when the library is loaded.
@@ -79,5 +88,6 @@ extension_sql_file!("../sql/install/ownership.sql", name = "ownership", finalize
 pub extern "C-unwind" fn _PG_init() {
     guc::init();
     books::init();
+    jobs::init();
     worker::init();
 }

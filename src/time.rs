@@ -42,6 +42,15 @@ impl Instant {
         Some(Instant(utc.timestamp_micros().checked_sub(epoch)?))
     }
 
+    /// The microseconds from an earlier instant to this one; none when it is not earlier.
+    pub fn microseconds_since(self, earlier: Instant) -> i64 {
+        self.0.saturating_sub(earlier.0).max(0)
+    }
+
+    pub fn from_unix_microseconds(microseconds: i64) -> Self {
+        Instant(microseconds.saturating_sub(UNIX_TO_POSTGRES_EPOCH_DAYS * MICROSECONDS_PER_DAY))
+    }
+
     pub fn plus_hours(self, hours: i64) -> Self {
         self.plus_microseconds(hours.saturating_mul(MICROSECONDS_PER_HOUR))
     }

@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::owner::Owner;
 use crate::spi::{self, Answer, Composite, Row, RowSet, Statement, Value, values};
 use crate::time::{Day, Instant, Month};
-use crate::{books, partitions, sources};
+use crate::{books, partitions, progress, sources};
 use pgrx::prelude::*;
 use std::collections::BTreeSet;
 
@@ -52,16 +52,21 @@ fn months(owner: Option<&Owner>) -> Result<BTreeSet<Month>> {
     Ok(months)
 }
 
-fn violations(owner: Option<&Owner>) -> Result<RowSet> {
+fn violations(owner: Option<&Owner>) -> Result<Vec<Violation>> {
     let kind = owner.map(|owner| owner.kind.as_str());
     let id = owner.map(|owner| owner.id.as_str());
     let mut found = Vec::new();
     if owner.is_none() {
+        progress::begin_telling();
         found.extend(GUARDS.read(&[], violation)?);
         found.extend(ROW_SECURITY.read(&[], violation)?);
     }
     found.extend(OWNERS.read(values![kind, id], violation)?);
-    for month in months(owner)? {
+    let months = months(owner)?;
+    for (done, month) in months.iter().enumerate() {
+        if owner.is_none() {
+            progress::tell(done, months.len(), "months verified");
+        }
         let (from, to) = (month.start(), month.next()?.start());
         found.extend(spi::in_own_memory(|| {
             let mut arguments = values![kind, id, from, to, month.first_day()].to_vec();
@@ -69,7 +74,31 @@ fn violations(owner: Option<&Owner>) -> Result<RowSet> {
             MONTH.read(&arguments, violation)
         })?);
     }
-    Ok(found.iter().map(into_row).collect())
+    Ok(found)
+}
+
+/// What is wrong with these owners, and, when asked for, with the guards that are nobody's in
+/// particular; each in words.
+pub fn violations_of(owners: &[Owner], with_guards: bool) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    if with_guards {
+        found.extend(GUARDS.read(&[], violation)?);
+        found.extend(ROW_SECURITY.read(&[], violation)?);
+    }
+    for owner in owners {
+        found.extend(violations(Some(owner))?);
+    }
+    let in_words = |violation: &Violation| {
+        violation.iter().flatten().map(String::as_str).collect::<Vec<_>>().join(" ")
+    };
+    Ok(found.iter().map(in_words).collect())
+}
+
+/// The guards and the row security that are missing, each in words.
+pub fn missing_guards() -> Result<Vec<String>> {
+    let mut missing = GUARDS.read(&[], |row| row.get::<String>(7))?;
+    missing.extend(ROW_SECURITY.read(&[], |row| row.get::<String>(7))?);
+    Ok(missing)
 }
 
 /// One row per violated invariant; none when the books hold.
@@ -79,6 +108,6 @@ fn verify_books(owner_kind: Option<&str>, owner_id: Option<&str>) -> Answer<RowS
         (None, None) => None,
         _ => Some(Owner::parse(owner_kind, owner_id)?),
     };
-    books::enter_for_reading()?;
-    Ok(violations(owner.as_ref())?)
+    books::enter_for_reading("exa_billing.verify_books()")?;
+    Ok(violations(owner.as_ref())?.iter().map(into_row).collect())
 }

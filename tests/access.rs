@@ -197,7 +197,7 @@ fn an_application_drives_notifications_and_an_operator_only_clears_them_away() {
     run_sql(
         &mut world.client,
         "UPDATE exa_billing.accounts SET minimum_balance_microdollars = 6000000;
-         SELECT exa_billing.post_spend()",
+         SELECT exa_billing.post_spend(); SELECT exa_billing.start_worker()",
     );
     let mut client = world.as_kind("application");
     let completed = "SELECT exa_billing.complete_notification(delivery_id, claim_token)

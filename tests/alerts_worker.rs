@@ -15,7 +15,7 @@ fn serving_app(name: &str, delay: &str) -> (Server, Client) {
     let server = Server::start(name, &[("exa_billing.evaluation_delay", delay)]);
     run_sql(&mut server.client("postgres"), "CREATE DATABASE app");
     let mut client = server.client("app");
-    run_sql(&mut client, "CREATE EXTENSION exa_billing; SELECT exa_billing.setup()");
+    run_sql(&mut client, "CREATE EXTENSION exa_billing; SELECT exa_billing.start_worker()");
     server.set_conf(&[("exa_billing.databases", "app")]);
     server.reload();
     (server, client)

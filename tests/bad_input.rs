@@ -27,7 +27,7 @@ fn books() -> (Database, Client) {
     run_sql(&mut c, LEDGERS);
     run_sql(&mut c, DELIVERY);
     run_sql(&mut c, INSIGHTS);
-    run_sql(&mut c, "select exa_billing.enable_row_security()");
+    run_sql(&mut c, "select exa_billing.enable_row_security(), exa_billing.start_worker()");
     run_sql(
         &mut c,
         &format!(

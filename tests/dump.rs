@@ -57,7 +57,7 @@ fn assert_goes_on(restored: &mut Client) {
     assert!(one::<bool>(restored, replayed, &[]));
     let posted: i64 = one(restored, "SELECT exa_billing.post_spend()", &[]);
     assert_eq!(posted, waiting + 1);
-    assert_eq!(one::<i32>(restored, "SELECT exa_billing.setup()", &[]), 2);
+    assert_eq!(one::<i32>(restored, "SELECT exa_billing.setup()", &[]), 3);
     assert_no_violations(restored);
 }
 
@@ -139,7 +139,7 @@ fn a_dump_of_the_schema_only_is_a_fresh_start() {
     let charged = "SELECT charged_microdollars
                    FROM exa_billing.record_exa_usage('user-1', '/search', 20000000)";
     assert_eq!(one::<i64>(&mut client, charged, &[]), 0);
-    assert_eq!(one::<i32>(&mut client, "SELECT exa_billing.setup()", &[]), 2);
+    assert_eq!(one::<i32>(&mut client, "SELECT exa_billing.setup()", &[]), 3);
     assert_eq!(one::<i64>(&mut client, charged, &[]), 20_000_000);
     assert_eq!(one::<i64>(&mut client, "SELECT exa_billing.post_spend()", &[]), 2);
     let used = "SELECT microdollars_used FROM exa_billing.accounts WHERE owner_id = 'user-1'";

@@ -48,7 +48,7 @@ fn sixteen_first_calls_make_one_set_of_books_and_lose_no_charge() {
                     (SELECT sum(used_microdollars)::bigint FROM exa_billing.exa_monthly_allowance),
                     (SELECT sum(balance_microdollars)::bigint FROM exa_billing.account_balances)"
         ),
-        [2, 24, 12, 12, 36, 48, 24 * 7, 0]
+        [3, 24, 12, 12, 36, 48, 24 * 7, 0]
     );
     let versions = "SELECT count(*), max(version)::bigint, exa_billing.setup()::bigint
                     FROM exa_billing.storage_migrations";
@@ -74,7 +74,7 @@ fn a_first_call_that_is_rolled_back_leaves_the_making_to_the_next() {
     });
     let counts = "SELECT count(*), (SELECT count(*) FROM exa_billing.storage_migrations)
                   FROM exa_billing.exa_usage_log";
-    assert_eq!(numbers(&mut watcher, counts), [1, 2]);
+    assert_eq!(numbers(&mut watcher, counts), [1, 3]);
     verify(&mut watcher);
 }
 
@@ -117,7 +117,7 @@ fn setup_beside_an_open_transaction_disturbs_nobody() {
         });
         run_sql(&mut open, "SELECT exa_billing.record_exa_usage('user-1', '/search', 7)");
         run_sql(&mut open, "COMMIT");
-        assert_eq!(setup.join().unwrap(), 2);
+        assert_eq!(setup.join().unwrap(), 3);
     });
     let counts = "SELECT (SELECT count(*) FROM exa_billing.exa_usage_log),
                          (SELECT count(*) FROM exa_billing.credit_transactions)";

@@ -279,6 +279,7 @@ fn the_worker_gives_new_partitions_their_triggers() {
     run_sql(&mut client, "CREATE TABLE app.parts_b PARTITION OF app.parts FOR VALUES IN ('b')");
     run_sql(&mut client, &spending("app.parts", "b", "u", 1_000));
     assert_eq!(violations(&mut client), unguarded("app.parts_b", "parts"));
+    run_sql(&mut client, "SELECT exa_billing.start_worker()");
     // It looks after partitions as soon as it serves a database, and every hour from then on.
     server.set_conf(&[("exa_billing.databases", db.name())]);
     server.reload();

@@ -76,7 +76,7 @@ fn a_dropped_extension_comes_back_to_the_same_books() {
     run_sql(&mut client, "DROP EXTENSION exa_billing CASCADE");
     assert_same("rows without the extension", &rows, &kept(&mut client));
     run_sql(&mut client, "CREATE EXTENSION exa_billing");
-    assert_eq!(one::<i32>(&mut client, "SELECT exa_billing.setup()", &[]), 2);
+    assert_eq!(one::<i32>(&mut client, "SELECT exa_billing.setup()", &[]), 3);
 
     assert_same("rows", &rows, &kept(&mut client));
     assert_same("figures", &shown, &figures(&mut client));
@@ -128,7 +128,7 @@ fn setup_on_finished_books_changes_nothing() {
     fill(&mut client);
     let (rows, described) = (contents(&mut client), catalog(&mut client));
     for _ in 0..2 {
-        assert_eq!(one::<i32>(&mut client, "SELECT exa_billing.setup()", &[]), 2);
+        assert_eq!(one::<i32>(&mut client, "SELECT exa_billing.setup()", &[]), 3);
     }
     assert_same("catalog", &described, &catalog(&mut client));
     assert_same("rows", &rows, &contents(&mut client));

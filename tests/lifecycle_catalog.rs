@@ -74,6 +74,7 @@ fn the_books_call_only_the_functions_of_the_guards() {
         called,
         [
             "exa_billing.current_user_id()",
+            "exa_billing.health_checks()",
             "exa_billing.managed_organizations()",
             "exa_billing.refuse_change()",
             "exa_billing.refuse_direct_change()"
@@ -168,7 +169,11 @@ fn everything_belongs_to_the_owner_role_and_nothing_to_public() {
 fn every_function_has_an_example_that_runs() {
     let db = Server::shared().database();
     let mut client = db.client();
-    run_sql(&mut client, "SELECT exa_billing.grant_credit('organization', 'org-1', 50000000)");
+    run_sql(
+        &mut client,
+        "SELECT exa_billing.grant_credit('organization', 'org-1', 50000000);
+         SELECT exa_billing.start_worker()",
+    );
     let functions = client
         .query(
             "SELECT proname::text, obj_description(oid, 'pg_proc')

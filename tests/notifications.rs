@@ -8,7 +8,7 @@ use chrono::{DateTime, Duration, Utc};
 use common::{error_of, one, run_sql, sqlstate};
 use notifications_common::*;
 use postgres::{Client, IsolationLevel};
-use sessions::{books, verify};
+use sessions::verify;
 use uuid::Uuid;
 
 fn clock(client: &mut Client) -> DateTime<Utc> {
@@ -23,7 +23,7 @@ fn column(client: &mut Client, column: &str, claimed: &Claimed) -> DateTime<Utc>
 
 #[test]
 fn a_claim_hands_out_all_that_a_mailer_needs() {
-    let db = books();
+    let db = served_books();
     let mut client = db.client_with("-c timezone=Asia/Kathmandu -c datestyle=German");
     let before = clock(&mut client);
     low(&mut client, "user", "ann");
@@ -58,7 +58,7 @@ fn a_claim_hands_out_all_that_a_mailer_needs() {
 
 #[test]
 fn those_that_wait_longest_come_first_and_no_more_than_asked() {
-    let db = books();
+    let db = served_books();
     let mut client = db.client();
     for id in ["ann", "bob", "carl", "dora", "eve", "later"] {
         low(&mut client, "user", id);
@@ -75,7 +75,7 @@ fn those_that_wait_longest_come_first_and_no_more_than_asked() {
 
 #[test]
 fn a_lease_that_ran_out_is_given_again_with_a_new_token() {
-    let db = books();
+    let db = served_books();
     let mut client = db.client();
     low(&mut client, "user", "ann");
     let first = claim_one(&mut client, "1 microsecond");
@@ -106,7 +106,7 @@ fn a_lease_that_ran_out_is_given_again_with_a_new_token() {
 
 #[test]
 fn a_mailer_that_is_late_but_was_not_replaced_still_completes() {
-    let db = books();
+    let db = served_books();
     let mut client = db.client();
     low(&mut client, "user", "ann");
     let mut claimed = claim_one(&mut client, "1 microsecond");
@@ -120,7 +120,7 @@ fn a_mailer_that_is_late_but_was_not_replaced_still_completes() {
 
 #[test]
 fn leases_that_run_out_five_times_end_it() {
-    let db = books();
+    let db = served_books();
     let mut client = db.client();
     low(&mut client, "user", "ann");
     let mut tokens = Vec::new();
@@ -143,7 +143,7 @@ fn leases_that_run_out_five_times_end_it() {
 
 #[test]
 fn failures_are_tried_again_after_longer_and_longer_pauses_and_the_fifth_is_the_last() {
-    let db = books();
+    let db = served_books();
     let mut client = db.client();
     low(&mut client, "user", "ann");
     for (attempt, minutes) in [(1, 1), (2, 2), (3, 4), (4, 8)] {
@@ -174,7 +174,7 @@ fn failures_are_tried_again_after_longer_and_longer_pauses_and_the_fifth_is_the_
 
 #[test]
 fn no_text_is_a_reason_to_refuse_a_failure() {
-    let db = books();
+    let db = served_books();
     let mut client = db.client();
     low(&mut client, "user", "ann");
     let long = "𝄞".repeat(100_000);
@@ -193,7 +193,7 @@ fn no_text_is_a_reason_to_refuse_a_failure() {
 
 #[test]
 fn an_unknown_delivery_is_named() {
-    let db = books();
+    let db = served_books();
     let mut client = db.client();
     let id = "00000000-0000-0000-0000-00000000000d";
     for call in [format!("complete_notification('{id}', '{id}')"), {
@@ -207,7 +207,7 @@ fn an_unknown_delivery_is_named() {
 
 #[test]
 fn who_lost_the_right_to_hear_is_skipped_and_takes_nobodys_place() {
-    let db = books();
+    let db = served_books();
     let mut client = db.client();
     for (user, role) in [
         ("boss", "owner"),
@@ -261,7 +261,7 @@ fn who_lost_the_right_to_hear_is_skipped_and_takes_nobodys_place() {
 
 #[test]
 fn many_that_are_ended_leave_room_for_those_that_are_not() {
-    let db = books();
+    let db = served_books();
     let mut client = db.client();
     low(&mut client, "user", "ann");
     // 500 that were given to mailers five times, and 500 whose recipients are gone.
@@ -284,7 +284,7 @@ fn many_that_are_ended_leave_room_for_those_that_are_not() {
 
 #[test]
 fn a_claim_that_is_rolled_back_was_no_attempt() {
-    let db = books();
+    let db = served_books();
     let mut client = db.client();
     low(&mut client, "user", "ann");
     let mut open = client.transaction().unwrap();
@@ -297,7 +297,7 @@ fn a_claim_that_is_rolled_back_was_no_attempt() {
 
 #[test]
 fn an_old_snapshot_claims_nothing_that_another_session_has_claimed() {
-    let db = books();
+    let db = served_books();
     let (mut client, mut other) = (db.client(), db.client());
     low(&mut client, "user", "ann");
     let level = IsolationLevel::RepeatableRead;
@@ -313,7 +313,7 @@ fn an_old_snapshot_claims_nothing_that_another_session_has_claimed() {
 /// Nearly all rows are finished ones, and plans may be made while there are none at all.
 #[test]
 fn claims_planned_on_an_empty_outbox_go_by_index_when_it_is_full() {
-    let db = books();
+    let db = served_books();
     let (mut client, mut other) = (db.client(), db.client());
     run_sql(&mut client, "VACUUM ANALYZE exa_billing.notification_deliveries");
     let none = Uuid::nil();

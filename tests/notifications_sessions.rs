@@ -9,13 +9,13 @@ use std::collections::BTreeSet;
 
 use common::{one, run_sql};
 use notifications_common::*;
-use sessions::{IMPATIENT, books, in_sessions, verify};
+use sessions::{IMPATIENT, in_sessions, verify};
 
 #[test]
 fn mailers_never_share_a_delivery() {
     const MAILERS: usize = 8;
     const DELIVERIES: usize = 400;
-    let db = books();
+    let db = served_books();
     let mut client = db.client();
     for n in 0..DELIVERIES {
         low(&mut client, "user", &format!("user-{n}"));
@@ -56,7 +56,7 @@ enum Did {
 
 #[test]
 fn of_complete_fail_and_claim_exactly_one_is_heard() {
-    let db = books();
+    let db = served_books();
     let mut client = db.client();
     for round in 0..60 {
         low(&mut client, "user", &format!("user-{round}"));
@@ -84,7 +84,7 @@ fn of_complete_fail_and_claim_exactly_one_is_heard() {
 
 #[test]
 fn two_who_complete_with_one_token_hear_the_same() {
-    let db = books();
+    let db = served_books();
     let mut client = db.client();
     for round in 0..30 {
         low(&mut client, "user", &format!("user-{round}"));
@@ -96,7 +96,7 @@ fn two_who_complete_with_one_token_hear_the_same() {
 
 #[test]
 fn leases_that_run_out_are_handed_out_five_times_however_many_ask() {
-    let db = books();
+    let db = served_books();
     let mut client = db.client();
     low(&mut client, "user", "ann");
     let handed_out = in_sessions(&db, 6, IMPATIENT, |_, client| {
@@ -113,7 +113,7 @@ fn leases_that_run_out_are_handed_out_five_times_however_many_ask() {
 /// A mailer that holds what it has claimed in an open transaction keeps nobody else waiting.
 #[test]
 fn a_claim_that_is_not_committed_holds_nobody_back() {
-    let db = books();
+    let db = served_books();
     let (mut client, mut other) = (db.client(), db.client_with(IMPATIENT));
     low(&mut client, "user", "ann");
     let mut open = client.transaction().unwrap();

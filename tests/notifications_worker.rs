@@ -16,7 +16,7 @@ fn serving_app(name: &str) -> (Server, Client, Client) {
     let server = Server::start(name, &[]);
     run_sql(&mut server.client("postgres"), "CREATE DATABASE app");
     let (mut client, mut mailer) = (server.client("app"), server.client("app"));
-    run_sql(&mut client, "CREATE EXTENSION exa_billing; SELECT exa_billing.setup()");
+    run_sql(&mut client, "CREATE EXTENSION exa_billing; SELECT exa_billing.start_worker()");
     run_sql(&mut mailer, &format!("LISTEN {CHANNEL}"));
     (server, client, mailer)
 }

@@ -119,7 +119,7 @@ fn what_somebody_holds_is_left_to_the_next_call() {
 
 #[test]
 fn what_lasts_stays_and_nothing_is_told_again() {
-    let db = books();
+    let db = served_books();
     let mut client = db.client();
     run_sql(&mut client, AGES);
     low(&mut client, "user", "ann");
@@ -152,6 +152,7 @@ fn what_lasts_stays_and_nothing_is_told_again() {
     );
     assert_eq!(low_balances(&mut client), [""; 0]);
     // Who was to be told still is, with the figures of then.
+    run_sql(&mut client, "SELECT exa_billing.start_worker()");
     let claimed = claim_one(&mut client, "5 minutes");
     assert_eq!(claimed.payload["balance_microdollars"], 4);
     assert!(complete(&mut client, &claimed));

@@ -200,7 +200,10 @@ fn an_extension_that_was_dropped_finds_its_policies_again() {
     let hand = world.role("hand");
     run_sql(
         &mut world.admin,
-        &format!("REVOKE ALL ON ALL ROUTINES IN SCHEMA exa_billing FROM {hand}"),
+        &format!(
+            "REVOKE ALL ON ALL ROUTINES IN SCHEMA exa_billing FROM {hand};
+             REVOKE ALL ON exa_billing.health FROM {hand}" // which shows what a function returns
+        ),
     );
     let described = catalog(&mut world.admin);
     run_sql(&mut world.admin, "DROP EXTENSION exa_billing CASCADE");

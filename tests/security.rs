@@ -81,6 +81,7 @@ const WRITING: &[(&str, &str)] = &[
     ("dismiss_cost_suggestion", "gen_random_uuid(), 'u'"),
     ("update_spend_alert_settings", "'user', 'u', '{\"spend_alerts_enabled\": true}', 'u'"),
     ("acknowledge_spend_alert", "gen_random_uuid(), 'u'"),
+    ("erase_user", "'u'"),
     ("evaluate_spend_alerts", "'user', 'u'"),
     ("evaluate_due_owners", ""),
     ("run_spend_alert_sweep", ""),
@@ -96,7 +97,10 @@ const WRITING: &[(&str, &str)] = &[
     ("complete_notification", "gen_random_uuid(), gen_random_uuid()"),
     ("fail_notification", "gen_random_uuid(), gen_random_uuid(), 'why'"),
     ("delete_old_events", ""),
+    ("run_maintenance_step", "1"),
     ("setup", ""),
+    ("start_worker", ""),
+    ("stop_worker", ""),
 ];
 
 fn call(function: &str, arguments: &str) -> String {

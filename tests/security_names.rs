@@ -143,10 +143,16 @@ const CALLS: &str = "
     SELECT exa_billing.evaluate_spend_alerts('organization', 'o');
     SELECT exa_billing.evaluate_due_owners();
     SELECT exa_billing.run_spend_alert_sweep();
+    SELECT exa_billing.start_worker();
+    SELECT exa_billing.run_maintenance_step(n) FROM pg_catalog.generate_series(1, 8) AS n;
     SELECT exa_billing.complete_notification(delivery_id, claim_token) FROM exa_billing.claim_notifications(1);
     SELECT exa_billing.fail_notification(delivery_id, claim_token, 'why')
         FROM exa_billing.claim_notifications(5, interval '1 minute');
     SELECT exa_billing.delete_old_events();
+    SELECT exa_billing.erase_user('w');
+    SELECT exa_billing.stop_worker();
+    SELECT exa_billing.health_checks();
+    SELECT * FROM exa_billing.health;
     SELECT exa_billing.verify_books();";
 
 /// The figures of the calls, made by a role that is no superuser in the given search_path. The

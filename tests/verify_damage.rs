@@ -267,7 +267,8 @@ fn i7_grants_closed_too_far_or_twice() {
     let damage = format!(
         "ALTER TABLE exa_billing.credit_transactions DISABLE TRIGGER USER; {baselines};
          ALTER TABLE exa_billing.credit_transactions ENABLE ALWAYS TRIGGER append_only;
-         ALTER TABLE exa_billing.credit_transactions ENABLE ALWAYS TRIGGER by_functions_only"
+         ALTER TABLE exa_billing.credit_transactions ENABLE ALWAYS TRIGGER by_functions_only;
+         ALTER TABLE exa_billing.credit_transactions ENABLE ALWAYS TRIGGER by_erasure_only"
     );
     books.finds(&damage, &["I7 user v"]);
 }

@@ -3,82 +3,12 @@
 
 mod books_common;
 mod common;
+mod worker_common;
 
 use books_common::{assert_no_violations, texts};
 use common::{Server, one, run_sql, wait_until};
-use postgres::{Client, NoTls};
-use std::fs;
-
-const CHARGE: &str =
-    "SELECT exa_billing.record_exa_usage('u', '/search', 500, idempotency_key => $1)";
-
-/// A server that serves database `app`, which has the extension and no books yet.
-fn serving_app(name: &str) -> (Server, Client) {
-    let server = Server::start(name, &[]);
-    let client = create(&server, "app");
-    serve(&server, "app");
-    (server, client)
-}
-
-fn serve(server: &Server, databases: &str) {
-    server.set_conf(&[("exa_billing.databases", databases)]);
-    server.reload();
-}
-
-fn create(server: &Server, database: &str) -> Client {
-    run_sql(&mut server.client("postgres"), &format!("CREATE DATABASE \"{database}\""));
-    let mut client = server.client(database);
-    run_sql(&mut client, "CREATE EXTENSION exa_billing");
-    client
-}
-
-/// Charges some requests beyond the allowance and waits until the worker has posted all of them.
-#[track_caller]
-fn assert_served(client: &mut Client) {
-    let used = "SELECT coalesce(sum(total_cost_microdollars), 0)::bigint FROM exa_billing.";
-    run_sql(client, "SELECT exa_billing.set_free_allowance(600, '2020-01-01')");
-    let before: i64 = one(client, &format!("{used}exa_monthly_usage_current"), &[]);
-    for _ in 0..3 {
-        run_sql(client, &CHARGE.replace("$1", "gen_random_uuid()::text"));
-    }
-    wait_until("the charges are posted", || {
-        one::<i64>(client, &format!("{used}exa_monthly_usage"), &[]) == before + 1500
-    });
-    assert_eq!(queue(client), 0);
-    assert_no_violations(client);
-}
-
-fn queue(client: &mut Client) -> i64 {
-    one(client, "SELECT count(*) FROM exa_billing.unposted_spend", &[])
-}
-
-/// The process ids of the workers of one database.
-fn workers(client: &mut Client, database: &str) -> Vec<i32> {
-    client
-        .query(
-            "SELECT pid FROM pg_stat_activity
-             WHERE backend_type = 'exa_billing worker' AND datname = $1",
-            &[&database],
-        )
-        .expect("pg_stat_activity")
-        .iter()
-        .map(|row| row.get(0))
-        .collect()
-}
-
-/// The launcher's process id. It is connected to no database, so it is looked for among the
-/// server's processes.
-fn launcher(server: &Server) -> Option<i32> {
-    let pid_file = fs::read_to_string(server.data().join("postmaster.pid")).ok()?;
-    let parent = format!("PPid:\t{}\n", pid_file.lines().next()?);
-    let is_launcher = |pid: &i32| {
-        let read = |what| fs::read_to_string(format!("/proc/{pid}/{what}")).unwrap_or_default();
-        read("status").contains(&parent) && read("cmdline").contains("exa_billing launcher")
-    };
-    let all = fs::read_dir("/proc").expect("/proc");
-    let mut pids = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    pids.find(is_launcher)
-}
+use postgres::NoTls;
+use worker_common::*;
 
 #[test]
 fn it_serves_a_database_from_its_first_charge_on() {
@@ -146,16 +76,22 @@ fn it_is_started_again_when_it_is_terminated() {
 fn the_launcher_is_started_again_when_it_is_terminated() {
     let (server, mut client) = serving_app("launcher");
     assert_served(&mut client);
-    let before = launcher(&server).expect("a launcher");
-    // SQL does not reach a process without a database.
-    let output = server.run("sh", &["-c", &format!("kill -TERM {before}")]);
-    assert!(output.status.success());
+    let worker = wait_for_worker(&mut client, "app");
+    let before: i32 = one(
+        &mut client,
+        "SELECT pid FROM pg_stat_activity WHERE backend_type = 'exa_billing launcher'",
+        &[],
+    );
+    assert_eq!(launcher(&server), Some(before));
+    run_sql(&mut client, &format!("SELECT pg_terminate_backend({before})"));
     wait_until("a new launcher runs", || launcher(&server).is_some_and(|pid| pid != before));
-    // It can still start what is missing, and starts nothing twice.
-    let worker = workers(&mut client, "app")[0];
-    run_sql(&mut client, &format!("SELECT pg_terminate_backend({worker})"));
+    // The one of the launcher that is gone leaves, and makes room for another one; nobody looked after
+    // it any more.
+    let worker = wait_for_another_worker(&mut client, "app", worker);
     assert_served(&mut client);
-    assert_eq!(workers(&mut client, "app").len(), 1);
+    run_sql(&mut client, &format!("SELECT pg_terminate_backend({worker})"));
+    wait_for_another_worker(&mut client, "app", worker);
+    assert_served(&mut client);
 }
 
 #[test]
@@ -181,7 +117,9 @@ fn a_reload_adds_and_removes_databases() {
 fn a_database_that_does_not_exist_holds_back_no_other() {
     let (server, mut app) = serving_app("missing");
     serve(&server, "nowhere,app");
-    wait_until("the worker fails", || server.log().contains("database \"nowhere\" does not exist"));
+    wait_until("the worker fails", || {
+        server.log().contains("cannot serve database \"nowhere\": it does not exist")
+    });
     assert_served(&mut app);
     let mut nowhere = create(&server, "nowhere");
     assert_served(&mut nowhere);
@@ -232,6 +170,8 @@ fn it_goes_on_after_a_shutdown_and_after_a_crash() {
 fn it_waits_on_a_standby_until_promotion() {
     let primary = Server::start("primary", &[]);
     let mut writer = create(&primary, "app");
+    // Who takes the primary's place goes on with what it did.
+    run_sql(&mut writer, "SELECT exa_billing.start_worker()");
     run_sql(&mut writer, &CHARGE.replace("$1", "'one'"));
     let standby = primary.basebackup_standby("standby");
     standby.set_conf(&[("exa_billing.databases", "app")]);

@@ -1,5 +1,6 @@
 -- Everybody's allowance is nothing, so every request is paid, and all rows the runs need are there.
 CREATE EXTENSION exa_billing;
+SELECT exa_billing.start_worker();
 SELECT exa_billing.set_free_allowance(0, date_trunc('month', now() AT TIME ZONE 'UTC')::date);
 SELECT count(*) FROM generate_series(0, 1) AS half, exa_billing.record_exa_usage_batch((
     SELECT jsonb_agg(jsonb_build_object('user_id', 'user-' || 10000 * half + n, 'path', '/search',

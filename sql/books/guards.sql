@@ -13,8 +13,8 @@ CREATE OR REPLACE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON exa
 ALTER TABLE exa_billing.spend_log ENABLE ALWAYS TRIGGER append_only;
 
 CREATE OR REPLACE TRIGGER append_only BEFORE DELETE OR TRUNCATE OR UPDATE OF id, owner_kind, owner_id,
-    amount_microdollars, expiry_date, credit_category, description, is_free, original_transaction_id,
-    created_at, recorded_at ON exa_billing.credit_transactions
+    amount_microdollars, expiry_date, credit_category, is_free, original_transaction_id, created_at,
+    recorded_at ON exa_billing.credit_transactions
     FOR EACH STATEMENT EXECUTE FUNCTION exa_billing.refuse_change();
 ALTER TABLE exa_billing.credit_transactions ENABLE ALWAYS TRIGGER append_only;
 
@@ -24,6 +24,12 @@ CREATE OR REPLACE TRIGGER by_functions_only BEFORE UPDATE OF
     ON exa_billing.credit_transactions
     FOR EACH STATEMENT EXECUTE FUNCTION exa_billing.refuse_direct_change();
 ALTER TABLE exa_billing.credit_transactions ENABLE ALWAYS TRIGGER by_functions_only;
+
+-- Its free text may go, but only with the rest of what a user has left.
+CREATE OR REPLACE TRIGGER by_erasure_only BEFORE UPDATE OF description
+    ON exa_billing.credit_transactions
+    FOR EACH STATEMENT EXECUTE FUNCTION exa_billing.refuse_direct_change();
+ALTER TABLE exa_billing.credit_transactions ENABLE ALWAYS TRIGGER by_erasure_only;
 
 CREATE OR REPLACE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON exa_billing.idempotency_keys
     FOR EACH STATEMENT EXECUTE FUNCTION exa_billing.refuse_change();

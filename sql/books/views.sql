@@ -133,46 +133,15 @@ FROM exa_billing.procedure_progress;
 COMMENT ON VIEW exa_billing.progress IS
     'Long procedures: how many owners (recompute_all_balances) or hours (backfill_rollups) are done; changed and failed count owners, in a backfill once for each UTC day. finished_at is null while one runs or waits to be called again.';
 
--- Each check counts what an index finds, so that looking often costs little; blocked rows are few or
--- something is very wrong. One clock for all of it.
+CREATE OR REPLACE VIEW exa_billing.worker_jobs WITH (security_invoker = true) AS
+SELECT job_name, last_started_at, last_ended_at, last_error, last_error_at, failures_in_a_row,
+       run_count, row_count
+FROM exa_billing.job_runs;
+COMMENT ON VIEW exa_billing.worker_jobs IS
+    'What each job of the background worker or of run_maintenance() did last; at most a minute old. failures_in_a_row is 0 while all is well; row_count counts rows or owners.';
+
 CREATE OR REPLACE VIEW exa_billing.health WITH (security_invoker = true) AS
-WITH figures AS (
-    SELECT clock_timestamp() AS now,
-           (SELECT count(*) FROM exa_billing.unposted_spend WHERE blocked_reason IS NOT NULL) AS blocked,
-           (SELECT min(due_at) FROM exa_billing.evaluation_queue WHERE failure_count = 0) AS due_since,
-           (SELECT count(*) FROM exa_billing.evaluation_queue WHERE failure_count > 0) AS failing,
-           (SELECT max(failure_count) FROM exa_billing.evaluation_queue) AS failures_in_a_row,
-           (SELECT min(next_attempt_at) FROM exa_billing.notification_deliveries
-            WHERE status IN ('pending', 'sending')) AS delivery_due_since,
-           (SELECT count(*) FROM exa_billing.notification_deliveries
-            WHERE status = 'dead' AND finished_at > clock_timestamp() - interval '1 day') AS dead
-), checks AS (
-    SELECT 'blocked rows' AS name, blocked::text AS figure, false AS is_warning, blocked > 0 AS is_critical,
-           'look at unposted_entries.blocked_reason, mend its cause, then SELECT exa_billing.retry_blocked_spend()' AS what_to_do
-    FROM figures
-    UNION ALL
-    SELECT 'evaluation backlog', coalesce(greatest(extract(epoch FROM now - due_since)::bigint, 0), 0) || ' seconds overdue',
-           now - due_since > interval '5 minutes', now - due_since > interval '1 hour',
-           'see that the background worker runs, or SELECT exa_billing.evaluate_due_owners()'
-    FROM figures
-    UNION ALL
-    SELECT 'failing evaluations', failing::text, failing > 0, failures_in_a_row >= 5,
-           'look at evaluation_queue.last_error and mend its cause; they are tried again by themselves'
-    FROM figures
-    UNION ALL
-    SELECT 'deliveries pending',
-           coalesce(greatest(extract(epoch FROM now - delivery_due_since)::bigint, 0), 0) || ' seconds overdue',
-           now - delivery_due_since > interval '15 minutes', now - delivery_due_since > interval '6 hours',
-           'see that a mailer runs: SELECT * FROM exa_billing.claim_notifications(10)'
-    FROM figures
-    UNION ALL
-    SELECT 'deliveries dead', dead || ' in the last day', false, dead > 0,
-           'look at notification_deliveries.last_error where status is dead, and mend the mailer or its recipients'
-    FROM figures
-)
-SELECT name,
-       CASE WHEN is_critical THEN 'critical' WHEN is_warning THEN 'warning' ELSE 'ok' END AS status,
-       figure, what_to_do
-FROM checks;
+SELECT check_name AS name, status, figure, what_to_do
+FROM exa_billing.health_checks();
 COMMENT ON VIEW exa_billing.health IS
-    'Whether all is well, one row per check: ok, warning or critical, the figure it was decided by, and what to do.';
+    'Whether all is well, one row per check: ok, warning or critical, the figure it was decided by, and what to do. docs/HEALTH.md says what each check looks at.';

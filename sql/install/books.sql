@@ -2,7 +2,7 @@ CREATE FUNCTION exa_billing.setup() RETURNS int
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'setup_wrapper';
 COMMENT ON FUNCTION exa_billing.setup() IS
-'Makes the books, or brings them up to the installed library; returns their storage version. Safe at any time, as often as you like; the first charge or grant calls it by itself. Errors: 55000 when the books are newer than the library, 40001 when another session made them meanwhile, 42501 when somebody else''s trigger, default or rule is on them. Volatile. Example: SELECT exa_billing.setup();';
+'Makes the books, or brings them up to the installed library; returns their storage version. Safe at any time, as often as you like; the first charge or grant calls it by itself. After a new version: ALTER EXTENSION exa_billing UPDATE first. Where tables change charges wait for it; all totals are compared before and after. Errors: 55000 when the books are newer than the library, the functions of another version, or a total has moved, 40001 when another session made them meanwhile or tables could not be locked within a minute, 42501 when somebody else''s trigger, default or rule is on them. Volatile. Example: SELECT exa_billing.setup();';
 
 CREATE FUNCTION exa_billing.maintain_partitions(months_ahead int DEFAULT 12)
 RETURNS SETOF exa_billing.partition_report
@@ -28,4 +28,4 @@ CREATE FUNCTION exa_billing.refuse_direct_change() RETURNS trigger
 LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'refuse_direct_change_wrapper';
 COMMENT ON FUNCTION exa_billing.refuse_direct_change() IS
-'Trigger function of the baselines in credit_transactions: refuses with 55000 every change that does not come from the functions that keep them. Example: it is attached by setup(), never by hand.';
+'Trigger function of the baselines and the descriptions in credit_transactions: refuses with 55000 every change that does not come from the functions that keep the ones, or from erase_user(), which takes out the others. Example: it is attached by setup(), never by hand.';

@@ -1,4 +1,7 @@
--- Every function and type belongs to exa_billing_owner, and PUBLIC may use none of them.
+-- Every function and type belongs to exa_billing_owner, and PUBLIC may use none of them. A script that
+-- updates the extension ends with the same block. It leaves alone what has its owner already: PostgreSQL
+-- would note the rights that an administrator has given meanwhile as the extension's own, and pg_dump
+-- would leave them out.
 DO $$
 DECLARE
     member record;
@@ -6,6 +9,7 @@ BEGIN
     FOR member IN
         SELECT p.oid::pg_catalog.regprocedure AS name FROM pg_catalog.pg_proc AS p
         WHERE p.pronamespace = 'exa_billing'::pg_catalog.regnamespace
+          AND p.proowner <> 'exa_billing_owner'::pg_catalog.regrole
     LOOP
         EXECUTE pg_catalog.format('ALTER ROUTINE %s OWNER TO exa_billing_owner', member.name);
         EXECUTE pg_catalog.format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', member.name);
@@ -15,6 +19,7 @@ BEGIN
         SELECT t.oid::pg_catalog.regtype AS name FROM pg_catalog.pg_type AS t
         JOIN pg_catalog.pg_class AS c ON c.oid = t.typrelid AND c.relkind = 'c'
         WHERE t.typnamespace = 'exa_billing'::pg_catalog.regnamespace
+          AND t.typowner <> 'exa_billing_owner'::pg_catalog.regrole
     LOOP
         EXECUTE pg_catalog.format('ALTER TYPE %s OWNER TO exa_billing_owner', member.name);
         EXECUTE pg_catalog.format('REVOKE ALL ON TYPE %s FROM PUBLIC', member.name);

@@ -4,6 +4,7 @@
 DO $$
 DECLARE
     present record;
+    present_owner name;
 BEGIN
     BEGIN
         IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'exa_billing_owner') THEN
@@ -20,10 +21,10 @@ BEGIN
 
     -- CREATE EXTENSION makes the schema when there is none, owned by whoever runs it. A schema of
     -- anybody else, or one with anybody else's objects in it, is not ours to fill.
-    SELECT pg_catalog.pg_get_userbyid(nspowner) AS owner INTO present
+    SELECT pg_catalog.pg_get_userbyid(nspowner) INTO present_owner
         FROM pg_catalog.pg_namespace WHERE nspname = 'exa_billing';
-    IF present.owner NOT IN ('exa_billing_owner', current_user) THEN
-        RAISE EXCEPTION 'schema exa_billing belongs to role "%"', present.owner
+    IF present_owner NOT IN ('exa_billing_owner', current_user) THEN
+        RAISE EXCEPTION 'schema exa_billing belongs to role "%"', present_owner
             USING ERRCODE = '42501',
                   HINT = 'Drop or rename that schema, or give it to exa_billing_owner, and try again.';
     END IF;
@@ -44,8 +45,17 @@ BEGIN
         RAISE EXCEPTION 'schema exa_billing already has an object of another owner: "%"', present.name
             USING ERRCODE = '42501', HINT = 'Only books left by exa_billing itself may be there.';
     END IF;
-    ALTER SCHEMA exa_billing OWNER TO exa_billing_owner;
-    REVOKE ALL ON SCHEMA exa_billing FROM PUBLIC;
+    IF present_owner <> 'exa_billing_owner' THEN
+        ALTER SCHEMA exa_billing OWNER TO exa_billing_owner;
+    END IF;
+    -- Only where there is something to revoke: PostgreSQL would note the rights that roles have on a
+    -- schema from before as the extension's own, and pg_dump would leave them out.
+    IF EXISTS (
+        SELECT FROM pg_catalog.pg_namespace AS n, pg_catalog.aclexplode(n.nspacl) AS a
+        WHERE n.nspname = 'exa_billing' AND a.grantee = 0
+    ) THEN
+        REVOKE ALL ON SCHEMA exa_billing FROM PUBLIC;
+    END IF;
 END
 $$;
 

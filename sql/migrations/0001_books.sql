@@ -269,7 +269,7 @@ CREATE INDEX credit_transactions_expiring_idx
     ON exa_billing.credit_transactions (owner_kind, owner_id, expiry_date)
     WHERE expiry_date IS NOT NULL;
 COMMENT ON TABLE exa_billing.credit_transactions IS
-    'Journal of grants, expirations and adjustments, in signed microdollars. Only the two baseline columns may ever change, and only through the functions.';
+    'Journal of grants, expirations and adjustments, in signed microdollars. Only the two baseline columns may ever change, and only through the functions; descriptions go with erase_user().';
 
 CREATE TABLE exa_billing.unposted_spend (
     owner_kind text COLLATE "C" NOT NULL,
@@ -301,6 +301,8 @@ CREATE INDEX unposted_spend_new_dimension_idx ON exa_billing.unposted_spend (own
 -- A user's own counters over all contexts: the primary key leads with the organization.
 CREATE INDEX unposted_spend_actor_idx ON exa_billing.unposted_spend (actor_user_id)
     WHERE owner_kind = 'organization';
+CREATE INDEX unposted_spend_blocked_idx ON exa_billing.unposted_spend (owner_kind, owner_id)
+    WHERE blocked_reason IS NOT NULL;
 COMMENT ON TABLE exa_billing.unposted_spend IS
     'The queue: one row per journal row that is not yet posted. Every exact figure adds these rows to the posted ones.';
 COMMENT ON COLUMN exa_billing.unposted_spend.cost_microdollars IS

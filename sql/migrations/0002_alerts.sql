@@ -65,6 +65,8 @@ CREATE TABLE exa_billing.evaluation_queue (
     CONSTRAINT evaluation_queue_pkey PRIMARY KEY (owner_kind, owner_id, entry_id)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX evaluation_queue_due_idx ON exa_billing.evaluation_queue (due_at);
+CREATE INDEX evaluation_queue_failing_idx ON exa_billing.evaluation_queue (owner_kind, owner_id)
+    WHERE failure_count > 0;
 COMMENT ON TABLE exa_billing.evaluation_queue IS
     'Whose spend has to be evaluated, and when. Posting adds a row for an owner unless one waits that is not due yet; only rows that are due are ever taken away. So nobody waits for anybody here, and no charge is missed.';
 
@@ -188,6 +190,8 @@ CREATE INDEX notification_deliveries_due_idx ON exa_billing.notification_deliver
     WHERE status IN ('pending', 'sending');
 CREATE INDEX notification_deliveries_finished_idx
     ON exa_billing.notification_deliveries (finished_at) WHERE finished_at IS NOT NULL;
+CREATE INDEX notification_deliveries_dead_idx
+    ON exa_billing.notification_deliveries (finished_at) WHERE status = 'dead';
 CREATE INDEX notification_deliveries_recipient_idx
     ON exa_billing.notification_deliveries (recipient_user_id);
 COMMENT ON TABLE exa_billing.notification_deliveries IS

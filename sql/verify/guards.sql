@@ -4,7 +4,8 @@ WITH guarded AS (
     FROM pg_catalog.pg_class AS c
     JOIN (VALUES ('exa_usage_log', 'append_only'), ('spend_log', 'append_only'),
                  ('credit_transactions', 'append_only'),
-                 ('credit_transactions', 'by_functions_only'), ('idempotency_keys', 'append_only'),
+                 ('credit_transactions', 'by_functions_only'),
+                 ('credit_transactions', 'by_erasure_only'), ('idempotency_keys', 'append_only'),
                  ('exa_monthly_allowance', 'locked_in'), ('unposted_spend', 'no_truncate'))
         AS g(table_name, trigger_name) ON c.relname = g.table_name
     WHERE c.relnamespace = 'exa_billing'::pg_catalog.regnamespace
@@ -25,10 +26,11 @@ WHERE NOT EXISTS (
     WHERE t.tgrelid = guarded.oid AND t.tgname = guarded.trigger_name AND t.tgenabled = 'A'
       -- before each statement: 2 + delete 8 + update 16 + truncate 32
       AND t.tgtype = CASE t.tgname WHEN 'no_truncate' THEN 2 + 32
-                                   WHEN 'by_functions_only' THEN 2 + 16 ELSE 2 + 8 + 16 + 32 END
+                                   WHEN 'by_functions_only' THEN 2 + 16
+                                   WHEN 'by_erasure_only' THEN 2 + 16 ELSE 2 + 8 + 16 + 32 END
       AND t.tgqual IS NULL AND f.pronamespace = 'exa_billing'::pg_catalog.regnamespace
-      AND f.proname = CASE t.tgname WHEN 'by_functions_only' THEN 'refuse_direct_change'
-                                    ELSE 'refuse_change' END
+      AND f.proname = CASE WHEN t.tgname IN ('by_functions_only', 'by_erasure_only')
+                           THEN 'refuse_direct_change' ELSE 'refuse_change' END
       AND (cardinality(t.tgattr::int2[]) = 0 OR t.tgname IN ('locked_in', 'by_functions_only')
            OR guarded.relname = 'credit_transactions'))
 UNION ALL -- each attached table, each partition of it, has its four triggers

@@ -172,7 +172,8 @@ mod tests {
 
     const BOOKS: &str = concat!(
         include_str!("../../sql/migrations/0001_books.sql"),
-        include_str!("../../sql/migrations/0002_alerts.sql")
+        include_str!("../../sql/migrations/0002_alerts.sql"),
+        include_str!("../../sql/migrations/0003_jobs.sql")
     );
     const SHOWN: &str = include_str!("../../sql/books/views.sql");
 

@@ -41,7 +41,7 @@ fn current_user_id() -> Answer<Option<String>> {
 /// the books: policies ask this, and must not be asked in turn.
 #[pg_extern(sql = false)]
 fn managed_organizations() -> Answer<SetOfIterator<'static, String>> {
-    books::enter_for_reading()?;
+    books::enter_for_reading("exa_billing.managed_organizations()")?;
     let managed = match identity()? {
         Some(user) => MANAGED.read(values![&user], |row| row.get::<String>(1))?,
         None => Vec::new(),

@@ -73,7 +73,7 @@ pub fn evaluate(owners: &[Owner], moment: Moment) -> Result<Counts> {
 /// Reports an owner whose evaluation failed, and has it tried again later.
 pub fn put_back(owner: &Owner, reason: &str) -> Result<Counts> {
     let kind = owner.kind.as_str();
-    pgrx::warning!("spend of {kind} {} could not be evaluated: {reason}", owner.id);
+    spi::warn(&format!("spend of {kind} {} could not be evaluated: {reason}", owner.id));
     queue::put_back(owner, reason)?;
     Ok(Counts { failed: 1, ..Counts::default() })
 }

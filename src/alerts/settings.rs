@@ -190,7 +190,7 @@ fn columns(owner: &Owner, settings: &Settings) -> [Value; 9] {
 #[pg_extern(sql = false)]
 fn spend_alert_settings(owner_kind: Option<&str>, owner_id: Option<&str>) -> Answer<Composite> {
     let owner = Owner::parse(owner_kind, owner_id)?;
-    books::enter_for_reading()?;
+    books::enter_for_reading("exa_billing.spend_alert_settings()")?;
     Ok(Composite::new(&columns(&owner, &standing::settings_of(&owner)?)))
 }
 

@@ -18,7 +18,7 @@ thread_local! {
     static LOOKED_AT: RefCell<Vec<pg_sys::Oid>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Every table of the books, with what is wrong with it. Triggers of ours bear one of four
+/// Every table of the books, with what is wrong with it. Triggers of ours bear one of five
 /// names and call, unconditionally, a C function of the schema, which only a superuser can have put
 /// there: a condition would be code of somebody else as well.
 static LOOK: Statement = Statement::kept(
@@ -32,7 +32,7 @@ static LOOK: Statement = Statement::kept(
                      WHERE t.tgrelid = c.oid AND NOT t.tgisinternal
                        AND NOT (p.pronamespace = c.relnamespace AND l.lanname = 'c'
                                 AND t.tgqual IS NULL
-                                AND t.tgname IN ('append_only', 'by_functions_only',
+                                AND t.tgname IN ('append_only', 'by_functions_only', 'by_erasure_only',
                                                  'locked_in', 'no_truncate')))
                      THEN pg_catalog.format('table %I has a trigger of somebody else', c.relname)
                  WHEN EXISTS (SELECT FROM pg_catalog.pg_rewrite AS r WHERE r.ev_class = c.oid)

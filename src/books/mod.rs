@@ -2,13 +2,20 @@
 //! `setup()` makes and renews them, and every function enters them through here.
 
 mod guard;
+mod migrations;
+mod moved;
+mod needs;
 mod refuse_change;
 pub mod scripts;
 mod setup;
+mod standstill;
+mod totals;
 
-pub use guard::init;
-pub use refuse_change::KeepingBaselines;
-pub use setup::set_up;
+pub use guard::{init, require_untampered};
+pub use migrations::have_reached;
+pub use needs::WITH_ALERTS;
+pub use refuse_change::Permission;
+pub use setup::{set_up, versions, versions_of_functions};
 
 use crate::error::{BillingError, Kind, Result};
 use crate::spi;
@@ -23,16 +30,29 @@ pub fn enter_for_writing(function: &str) -> Result<()> {
     if !spi::relation_exists(FIRST_TABLE) {
         setup::set_up()?;
     }
-    guard::require_untampered()
+    guard::require_untampered()?;
+    require_version_for(function)
 }
 
 /// For functions that read.
-pub fn enter_for_reading() -> Result<()> {
+pub fn enter_for_reading(function: &str) -> Result<()> {
     if spi::relation_exists(FIRST_TABLE) {
-        return Ok(());
+        return require_version_for(function);
     }
     Err(BillingError::new(Kind::WrongState, "this database has no exa_billing books yet")
         .hint("Call SELECT exa_billing.setup(); the first charge or grant does it by itself."))
+}
+
+/// Costs charging nothing: what needs the first version only is not looked at.
+fn require_version_for(function: &str) -> Result<()> {
+    let needed = needs::version_for(function);
+    if needed == 1 || have_reached(needed) {
+        return Ok(());
+    }
+    let present = migrations::present();
+    Err(BillingError::new(Kind::WrongState, format!("{function} needs newer exa_billing books"))
+        .detail(format!("The books have storage version {present}; it needs {needed}."))
+        .hint("Call SELECT exa_billing.setup();"))
 }
 
 /// Whether there are books at all; for background work, which never makes them.

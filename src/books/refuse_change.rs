@@ -4,25 +4,37 @@ use crate::error::{BillingError, Kind};
 use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
 use pgrx::prelude::*;
 use std::cell::Cell;
+use std::thread::LocalKey;
 
 thread_local! {
     static KEEPING_BASELINES: Cell<bool> = const { Cell::new(false) };
+    static ERASING_TEXTS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// While it lives, this backend may change the baselines of credit transactions.
-pub struct KeepingBaselines(());
+/// While it lives, this backend may change what only functions may change.
+pub struct Permission(&'static LocalKey<Cell<bool>>);
 
-impl KeepingBaselines {
-    pub fn begin() -> Self {
-        KEEPING_BASELINES.set(true);
-        Self(())
+impl Permission {
+    /// For the baselines of credit transactions.
+    pub fn to_keep_baselines() -> Self {
+        Self::begin(&KEEPING_BASELINES)
+    }
+
+    /// For their descriptions.
+    pub fn to_erase_texts() -> Self {
+        Self::begin(&ERASING_TEXTS)
+    }
+
+    fn begin(permission: &'static LocalKey<Cell<bool>>) -> Self {
+        permission.set(true);
+        Self(permission)
     }
 }
 
 /// Also when an error passes through.
-impl Drop for KeepingBaselines {
+impl Drop for Permission {
     fn drop(&mut self) {
-        KEEPING_BASELINES.set(false);
+        self.0.set(false);
     }
 }
 
@@ -34,10 +46,16 @@ fn refuse_change<'a>(trigger: &'a PgTrigger<'a>) -> TriggerAnswer<'a> {
     refuse(&trigger.table_name().unwrap_or_default())
 }
 
-/// Refuses a statement that changes baselines by hand.
+/// Refuses a statement that changes by hand what only functions may change: under one name the
+/// baselines, under the other the descriptions.
 #[pg_trigger(sql = false)]
 fn refuse_direct_change<'a>(trigger: &'a PgTrigger<'a>) -> TriggerAnswer<'a> {
-    if KEEPING_BASELINES.get() {
+    let is_permitted = match trigger.name() {
+        Ok("by_functions_only") => KEEPING_BASELINES.get(),
+        Ok("by_erasure_only") => ERASING_TEXTS.get(),
+        _ => false,
+    };
+    if is_permitted {
         return Ok(None);
     }
     refuse(&trigger.table_name().unwrap_or_default())

@@ -6,7 +6,8 @@ use sha2::{Digest, Sha256};
 
 const GUARDS: &str = include_str!("../../sql/books/guards.sql");
 const VIEWS: &str = include_str!("../../sql/books/views.sql");
-const VIEW_NAMES: [&str; 8] = [
+const VIEWS_SCRIPT: &str = "views";
+const VIEW_NAMES: [&str; 9] = [
     "unposted_entries",
     "account_balances",
     "exa_monthly_usage_current",
@@ -14,6 +15,7 @@ const VIEW_NAMES: [&str; 8] = [
     "spend_drivers_hourly",
     "spend_entries",
     "progress",
+    "worker_jobs",
     "health",
 ];
 
@@ -31,8 +33,19 @@ static NOTE: Statement = Statement::fresh(
 pub fn apply_where_needed() -> Result<()> {
     let guards_missing = !MISSING_GUARDS.write(&[], |_| Ok(()))?.is_empty();
     apply("guards", GUARDS, guards_missing)?;
-    let views_missing = VIEW_NAMES.iter().any(|name| !spi::relation_exists(name));
-    apply("views", VIEWS, views_missing)
+    apply(VIEWS_SCRIPT, VIEWS, views_missing())
+}
+
+/// The views that exist and will be made anew.
+pub fn views_to_replace() -> Result<Vec<&'static str>> {
+    if applied(VIEWS_SCRIPT)?.as_ref() == Some(&hash(VIEWS)) && !views_missing() {
+        return Ok(Vec::new());
+    }
+    Ok(VIEW_NAMES.into_iter().filter(|name| spi::relation_exists(name)).collect())
+}
+
+fn views_missing() -> bool {
+    VIEW_NAMES.iter().any(|name| !spi::relation_exists(name))
 }
 
 fn apply(name: &str, script: &str, is_missing: bool) -> Result<()> {

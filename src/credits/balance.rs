@@ -104,7 +104,7 @@ fn account_balance(
 ) -> Answer<Composite> {
     let owner = Owner::parse(owner_kind, owner_id)?;
     let as_of = time::as_of(as_of)?;
-    books::enter_for_reading()?;
+    books::enter_for_reading("exa_billing.account_balance()")?;
     let balance = read(&owner, as_of)?;
     let next_amount = next_to_expire(&owner, as_of, &balance)?;
     Ok(Composite::new(values![

@@ -80,7 +80,7 @@ fn credit_blocks(
 ) -> Answer<RowSet> {
     let owner = Owner::parse(owner_kind, owner_id)?;
     let as_of = time::as_of(as_of)?;
-    books::enter_for_reading()?;
+    books::enter_for_reading("exa_billing.credit_blocks()")?;
     let balance = balance::read(&owner, as_of)?;
     let claims = claims(&owner, as_of, balance.used)?;
     let blocks = open_blocks(&owner, as_of)?;

@@ -65,7 +65,7 @@ pub fn expire_due(as_of: Instant, max_owners: i32) -> Result<i64> {
             Ok(_) => processed += 1,
             Err(failure) if failure.is_of_data() => {
                 let (kind, reason) = (owner.kind.as_str(), failure.message());
-                pgrx::warning!("credit of {kind} {} could not expire: {reason}", owner.id);
+                spi::warn(&format!("credit of {kind} {} could not expire: {reason}", owner.id));
                 FAILED.with_borrow_mut(|failed| failed.push(owner));
             }
             Err(failure) => return failure.raise(),

@@ -1,7 +1,7 @@
 //! `credit_transactions` and the account's credit columns: typed reading and writing.
 
 use super::expiration::{Closing, OpenGrant};
-use crate::books::KeepingBaselines;
+use crate::books::Permission;
 use crate::error::{BillingError, Result};
 use crate::owner::Owner;
 use crate::spi::{Row, Statement, values};
@@ -161,7 +161,7 @@ pub fn write_closing(closing: &Closing, recorded_at: Instant) -> Result<()> {
     if closing.raised.is_empty() {
         return Ok(());
     }
-    let _keeping = KeepingBaselines::begin();
+    let _keeping = Permission::to_keep_baselines();
     RAISE_BASELINES.execute(values![
         closing.raised.keys().copied().collect::<Vec<_>>(),
         closing.raised.values().copied().collect::<Vec<_>>()

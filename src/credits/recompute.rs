@@ -172,7 +172,7 @@ fn answer(
     let dry_run = dry_run.ok_or_else(|| BillingError::missing("dry_run"))?;
     let keep_balance = keep_balance.ok_or_else(|| BillingError::missing("keep_balance"))?;
     if dry_run {
-        books::enter_for_reading()?;
+        books::enter_for_reading(function)?;
     } else {
         books::enter_for_writing(function)?;
     }
@@ -208,7 +208,7 @@ fn recompute_organization_balances(
 #[pg_extern(sql = false)]
 fn recompute_baselines(owner_kind: Option<&str>, owner_id: Option<&str>) -> Answer<RowSet> {
     let owner = Owner::parse(owner_kind, owner_id)?;
-    books::enter_for_reading()?;
+    books::enter_for_reading("exa_billing.recompute_baselines()")?;
     let plan = Plan::read(&owner, true, spi::clock())?;
     let rows = plan.transactions.iter().zip(&plan.baselines).map(|(stored, new)| {
         Composite::new(values![

@@ -1,42 +1,19 @@
 //! The step of `recompute_all_balances`: one owner, in the procedure's current transaction.
 
 use super::recompute::recompute_changes;
-use crate::books;
 use crate::error::{BillingError, Result};
 use crate::owner::{Owner, OwnerKind};
+use crate::progress::{Counts, Position, Run, Step};
 use crate::spi::{self, Answer, Composite, Statement, values};
+use crate::{books, progress};
 use pgrx::prelude::*;
 
 const PROCEDURE: &str = "recompute_all_balances";
 
-static BEGIN: Statement = Statement::kept(
-    "INSERT INTO exa_billing.procedure_progress AS p
-         (procedure_name, arguments, after_owner_kind, after_owner_id, total, done, changed, failed,
-          started_at, updated_at, finished_at)
-     SELECT $1, $2, '', '', count(*), 0, 0, 0, now(), now(), NULL FROM exa_billing.accounts
-     ON CONFLICT (procedure_name, arguments) DO UPDATE
-     SET after_owner_kind = '', after_owner_id = '', total = excluded.total, done = 0, changed = 0,
-         failed = 0, started_at = now(), updated_at = now(), finished_at = NULL
-     WHERE p.finished_at IS NOT NULL",
-);
-static POSITION: Statement = Statement::kept(
-    "SELECT after_owner_kind, after_owner_id, done, total FROM exa_billing.procedure_progress
-     WHERE procedure_name = $1 AND arguments = $2 FOR UPDATE",
-);
+static COUNT: Statement = Statement::kept("SELECT count(*) FROM exa_billing.accounts");
 static NEXT_OWNER: Statement = Statement::kept(
     "SELECT owner_kind, owner_id FROM exa_billing.accounts
      WHERE (owner_kind, owner_id) > ($1, $2) ORDER BY owner_kind, owner_id LIMIT 1",
-);
-static NOTE: Statement = Statement::kept(
-    "UPDATE exa_billing.procedure_progress
-     SET after_owner_kind = $3, after_owner_id = $4, done = done + 1, changed = changed + $5,
-         failed = failed + $6, updated_at = clock_timestamp()
-     WHERE procedure_name = $1 AND arguments = $2",
-);
-static FINISH: Statement = Statement::kept(
-    "UPDATE exa_billing.procedure_progress SET updated_at = clock_timestamp(), finished_at = clock_timestamp()
-     WHERE procedure_name = $1 AND arguments = $2
-     RETURNING format('%s of %s owners recomputed, %s changed, %s failed', done, total, changed, failed)",
 );
 
 /// Recomputes the next owner. A run that was stopped goes on after the last owner it finished,
@@ -45,27 +22,26 @@ static FINISH: Statement = Statement::kept(
 /// Locks: the progress row; then what recomputing the owner takes.
 fn step(is_first: bool, dry_run: bool, keep_balance: bool) -> Result<(bool, Option<String>)> {
     let arguments = format!("dry_run => {dry_run}, keep_balance => {keep_balance}");
-    let run = values![PROCEDURE, &arguments];
+    let run = Run { procedure: PROCEDURE, arguments };
     if is_first {
-        BEGIN.execute(run)?;
+        let owners = COUNT.write_row(&[], |row| row.get::<i64>(1))?;
+        run.begin(owners.unwrap_or_default(), None)?;
     }
-    let is_due = spi::notice_is_due(is_first);
-    let position = POSITION.write_row(run, |row| {
-        Ok((row.get::<String>(1)?, row.get::<String>(2)?, row.get::<i64>(3)?, row.get::<i64>(4)?))
-    })?;
-    let (kind, id, done, total) =
-        position.ok_or_else(|| BillingError::internal("no progress is kept of this run"))?;
+    let is_due = progress::is_due(is_first);
+    let Position { after_owner: (kind, id), done, total, .. } = run.position()?;
     let next = NEXT_OWNER.write_row(values![&kind, &id], |row| {
         let kind = OwnerKind::parse(Some(&row.get::<String>(1)?))?;
         Ok(Owner { kind, id: row.get(2)? })
     })?;
     let Some(owner) = next else {
-        let summary = FINISH.write_row(run, |row| row.get::<String>(1))?;
-        return Ok((true, summary));
+        let Counts { done, total, changed, failed } = run.finish()?;
+        let summary =
+            format!("{done} of {total} owners recomputed, {changed} changed, {failed} failed");
+        return Ok((true, Some(summary)));
     };
     let (changed, failed) = recompute_or_report(&owner, dry_run, keep_balance)?;
-    let (kind, id) = (owner.kind.as_str(), &owner.id);
-    NOTE.execute(values![PROCEDURE, &arguments, kind, id, changed, failed])?;
+    let after_owner = (owner.kind.as_str(), owner.id.as_str());
+    run.note(&Step { after_owner, before_hour: None, done: 1, changed, failed })?;
     Ok((false, is_due.then(|| format!("{} of {total} owners recomputed", done + 1))))
 }
 

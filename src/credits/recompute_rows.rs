@@ -1,7 +1,7 @@
 //! What recomputing reads and writes.
 
 use super::replay::{Baselines, Transaction};
-use crate::books::KeepingBaselines;
+use crate::books::Permission;
 use crate::error::{BillingError, Result};
 use crate::owner::Owner;
 use crate::sources;
@@ -135,7 +135,7 @@ pub fn write_baselines(changes: &[(Uuid, Baselines)]) -> Result<()> {
     if changes.is_empty() {
         return Ok(());
     }
-    let _keeping = KeepingBaselines::begin();
+    let _keeping = Permission::to_keep_baselines();
     WRITE_BASELINES.execute(values![
         changes.iter().map(|(id, _)| *id).collect::<Vec<_>>(),
         changes.iter().map(|(_, baselines)| baselines.original).collect::<Vec<_>>(),

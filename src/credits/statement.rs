@@ -110,7 +110,7 @@ fn account_statement(
     if to < from {
         return Err(BillingError::invalid("to_time must not be before from_time").into());
     }
-    books::enter_for_reading()?;
+    books::enter_for_reading("exa_billing.account_statement()")?;
     let mut balance = balance_before(&owner, from)?;
     let nothing: Option<&str> = None;
     let mut rows =

@@ -62,7 +62,7 @@ pub fn check(owners: &[Owner]) -> Result<()> {
             check(right)
         }
         Err(failure) => {
-            pgrx::warning!("low balances could not be noted: {}", failure.message());
+            spi::warn(&format!("low balances could not be noted: {}", failure.message()));
             Ok(())
         }
     }

@@ -49,20 +49,10 @@ pub fn delete_old(as_of: Instant, max_rows: i64) -> Result<i64> {
     Ok(deleted)
 }
 
-/// The same for the worker: waits for nobody, and a failure stops nothing else. The next day comes.
-pub fn delete_old_or_warn(max_rows: i64) -> Result<i64> {
-    let work = || {
-        tables::lock_or_fail()?;
-        delete_old(spi::clock(), max_rows)
-    };
-    match spi::in_subtransaction(work) {
-        Ok(deleted) => Ok(deleted),
-        Err(failure) if failure.is_interruption() => failure.raise(),
-        Err(failure) => {
-            pgrx::warning!("old events could not be deleted: {}", failure.message());
-            Ok(0)
-        }
-    }
+/// The same for background work, which waits for nobody who has locked the tables.
+pub fn delete_old_without_waiting(max_rows: i64) -> Result<i64> {
+    tables::lock_or_fail()?;
+    delete_old(spi::clock(), max_rows)
 }
 
 /// Deletes what is older than anybody reads; returns how many rows.

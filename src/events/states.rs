@@ -37,6 +37,15 @@ pub fn lock_state(owner: &Owner) -> Result<()> {
     }
 }
 
+/// Locks the owner's row, if there is one, so that it can be deleted: nobody makes one meanwhile.
+///
+/// Locks: the opening lock of the owner's state, then the row. Both wait.
+pub fn lock_state_to_delete(owner: &Owner) -> Result<()> {
+    LOCK_OPENING.execute(values![owner.kind.as_str(), &owner.id])?;
+    lock_existing(owner)?;
+    Ok(())
+}
+
 fn lock_existing(owner: &Owner) -> Result<bool> {
     let found =
         LOCK.write_row(values![owner.kind.as_str(), &owner.id], |row| row.get::<bool>(1))?;

@@ -32,7 +32,7 @@ fn spend_by_hour(
 ) -> Answer<RowSet> {
     let owner = Owner::parse(owner_kind, owner_id)?;
     let window = hours(from_hour, to_hour)?;
-    books::enter_for_reading()?;
+    books::enter_for_reading("exa_billing.spend_by_hour()")?;
     let hourly = Spend::read(&owner, window, window.to)?.hourly()?;
     let rows: Result<RowSet> = window
         .hours()

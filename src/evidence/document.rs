@@ -113,7 +113,7 @@ fn spend_evidence(
     let range = Range::parse(range)?;
     let as_of = time::as_of(as_of)?;
     let window = range.window(as_of)?;
-    books::enter_for_reading()?;
+    books::enter_for_reading("exa_billing.spend_evidence()")?;
     let spend = Spend::read(&owner, window, as_of)?;
     let (coverage, hourly) = (&spend.coverage, &spend.hourly()?);
     let known = Known { owner: &owner, as_of, coverage, hourly };

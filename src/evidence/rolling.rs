@@ -19,7 +19,7 @@ fn rolling_spend(
     let owner = Owner::parse(owner_kind, owner_id)?;
     let as_of = time::as_of(as_of)?;
     let window = Interval { from: time::start_of_span(span, as_of)?, to: as_of };
-    books::enter_for_reading()?;
+    books::enter_for_reading("exa_billing.rolling_spend()")?;
     let hourly = Spend::read(&owner, window, as_of)?.hourly()?;
     let [total, variable, scheduled, records] = amount_columns(hourly.amounts(window)?);
     let is_complete = Value::from(hourly.is_complete(window));

@@ -54,7 +54,7 @@ fn spend_series(
     let range = Range::parse(range)?;
     let as_of = time::as_of(as_of)?;
     let window = range.window(as_of)?;
-    books::enter_for_reading()?;
+    books::enter_for_reading("exa_billing.spend_series()")?;
     let hourly = Spend::read(&owner, window, as_of)?.hourly()?;
     Ok(points(range, window, &hourly)?.iter().map(row).collect())
 }

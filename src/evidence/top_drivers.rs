@@ -61,7 +61,7 @@ fn top_spend_drivers(
     let window = window(from_time, to_time)?;
     let category = spend_category.map(|text| Category::parse(Some(text))).transpose()?;
     let count = count(max_drivers)?;
-    books::enter_for_reading()?;
+    books::enter_for_reading("exa_billing.top_spend_drivers()")?;
     let drivers = Spend::read(&owner, window, window.to)?.drivers()?;
     Ok(drivers.top(category, count)?.iter().map(row).collect())
 }

@@ -32,7 +32,7 @@ fn cost_insight_activity(
     let owner = Owner::parse(owner_kind, owner_id)?;
     let types = filter::parse(filter)?;
     let count = self::page_size(page_size)?;
-    books::enter_for_reading()?;
+    books::enter_for_reading("exa_billing.cost_insight_activity()")?;
     let after = match before_event {
         Some(id) => Place::of(&owner, Uuid::from_bytes(*id.as_bytes()))?,
         None => Place::START,

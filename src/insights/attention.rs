@@ -27,6 +27,6 @@ pub fn count(owner: &Owner) -> Result<i32> {
 #[pg_extern(sql = false)]
 fn cost_insights_attention(owner_kind: Option<&str>, owner_id: Option<&str>) -> Answer<i32> {
     let owner = Owner::parse(owner_kind, owner_id)?;
-    books::enter_for_reading()?;
+    books::enter_for_reading("exa_billing.cost_insights_attention()")?;
     Ok(count(&owner)?)
 }

@@ -66,6 +66,6 @@ fn cost_insights_overview(
     let owner = Owner::parse(owner_kind, owner_id)?;
     let as_of = time::as_of(as_of)?;
     AllRanges::window(as_of)?;
-    books::enter_for_reading()?;
+    books::enter_for_reading("exa_billing.cost_insights_overview()")?;
     Ok(JsonB(overview(&owner, as_of)?))
 }

@@ -1,10 +1,10 @@
 //! Handing deliveries out to mailers.
 
 use super::rules::{self, Verdict};
-use crate::books;
 use crate::error::Result;
 use crate::spi::{self, Answer, Composite, Json, RowSet, Statement, values};
 use crate::time::{Instant, Span};
+use crate::{books, registration};
 use pgrx::prelude::*;
 use uuid::Uuid;
 
@@ -112,5 +112,6 @@ fn claim_notifications(max_rows: Option<i32>, lease: Option<Span>) -> Answer<Row
     let clock = spi::clock();
     let lease_end = rules::lease_end(lease, clock)?;
     books::enter_for_writing("exa_billing.claim_notifications()")?;
+    registration::require_started("exa_billing.claim_notifications()")?;
     Ok(claim(max_rows, clock, lease_end)?.into_iter().collect())
 }

@@ -106,7 +106,8 @@ pub(super) fn create_month(month: Month) -> Result<()> {
         .try_for_each(|journal| create(journal, month))
 }
 
-pub(super) fn lock_until_commit() -> Result<()> {
+/// Takes the lock under which partitions are made, until the transaction ends.
+pub fn lock_until_commit() -> Result<()> {
     spi::lock_until_commit(PARTITION_LOCK)?;
     spi::see_what_others_committed();
     Ok(())

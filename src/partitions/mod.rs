@@ -8,7 +8,7 @@ mod existing;
 mod on_demand;
 mod plan;
 
-pub use create::{Report, maintain};
-pub use existing::months;
+pub use create::{Report, lock_until_commit, maintain};
+pub use existing::{months, months_of_journals};
 pub use on_demand::ensure;
 pub use plan::Journal;

@@ -80,7 +80,7 @@ pub extern "C-unwind" fn exa_billing_partition_worker(database: pg_sys::Datum) {
     spi::pin_settings();
     let first_day: Option<i32> = BackgroundWorker::get_extra().parse().ok();
     let Some(month) = first_day.and_then(|day| Day(day).month().ok()) else { return };
-    spi::as_books_owner(|| {
+    let made = spi::as_books_owner(|| {
         spi::run_script(&format!("SET LOCAL lock_timeout = '{WORKER_LOCK_TIMEOUT}'"))?;
         // The books may have been made in the very transaction that waits; then there is
         // nothing here that could be seen.
@@ -90,4 +90,7 @@ pub extern "C-unwind" fn exa_billing_partition_worker(database: pg_sys::Datum) {
             Ok(())
         }
     });
+    if let Err(failure) = made {
+        spi::warn(&format!("partitions for {month} could not be made: {}", failure.message()));
+    }
 }

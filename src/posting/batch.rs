@@ -5,9 +5,18 @@ use crate::bisect::attempt_or_bisect;
 use crate::error::{BillingError, Result};
 use crate::owner::Owner;
 use crate::spi::{self, Failure, Statement, values};
-use crate::{accounts, events, guc};
+use crate::{accounts, books, events, guc};
 
-static POST: Statement = Statement::over_queue(include_str!("../../sql/statements/post_batch.sql"));
+static POST: Statement = Statement::over_queue(concat!(
+    include_str!("../../sql/statements/post_batch.sql"),
+    include_str!("../../sql/statements/post_evaluations.sql"),
+    include_str!("../../sql/statements/post_figures.sql"),
+));
+/// On books that have no alerts yet: nobody is evaluated.
+static POST_ONLY: Statement = Statement::over_queue(concat!(
+    include_str!("../../sql/statements/post_batch.sql"),
+    include_str!("../../sql/statements/post_figures.sql"),
+));
 static ANY_NEW: Statement = Statement::over_queue(
     "SELECT EXISTS (SELECT FROM exa_billing.unposted_spend WHERE dimension IS NOT NULL)",
 );
@@ -136,7 +145,8 @@ fn post_owners(owners: &[Owner], max_rows: i64, share: i64) -> Result<Moved> {
     }
     let (kinds, ids) = accounts::columns(owners);
     let delay = guc::evaluation_delay_microseconds();
-    let counts = POST.write_row(values![kinds, ids, max_rows, share, delay], |row| {
+    let post = if books::have_reached(books::WITH_ALERTS) { &POST } else { &POST_ONLY };
+    let counts = post.write_row(values![kinds, ids, max_rows, share, delay], |row| {
         Ok((row.get::<i64>(1)?, row.get::<i64>(2)?, row.get::<i64>(3)?, row.get::<bool>(4)?))
     })?;
     let Some((entries, moved, most_of_one_owner, has_minimum)) = counts else {
@@ -154,8 +164,9 @@ fn post_owners(owners: &[Owner], max_rows: i64, share: i64) -> Result<Moved> {
 /// Sets an owner's rows aside; every read goes on counting them.
 fn block(owner: &Owner, failure: &Failure) -> Result<()> {
     let reason = failure.message();
-    pgrx::warning!("spend of {} {} cannot be posted: {reason}", owner.kind.as_str(), owner.id);
-    BLOCK.execute(values![owner.kind.as_str(), &owner.id, &reason])
+    let kind = owner.kind.as_str();
+    spi::warn(&format!("spend of {kind} {} cannot be posted: {reason}", owner.id));
+    BLOCK.execute(values![kind, &owner.id, &reason])
 }
 
 pub fn unblock_all() -> Result<i64> {

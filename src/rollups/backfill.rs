@@ -6,9 +6,10 @@ use super::rebuild::{Rebuilt, rebuild};
 use super::{degraded, history};
 use crate::error::{BillingError, Result};
 use crate::owner::Owner;
+use crate::progress::{Counts, Position, Run, Step};
 use crate::spi::{self, Answer, Composite, Statement, values};
 use crate::time::{Instant, Month};
-use crate::{books, sources};
+use crate::{books, progress, sources};
 use pgrx::prelude::*;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -32,33 +33,6 @@ thread_local! {
     static KNOWN: RefCell<Option<Known>> = const { RefCell::new(None) };
 }
 
-static BEGIN: Statement = Statement::kept(
-    "INSERT INTO exa_billing.procedure_progress AS p
-         (procedure_name, arguments, after_owner_kind, after_owner_id, before_hour, total, done,
-          changed, failed, started_at, updated_at, finished_at)
-     VALUES ($1, $2, '', '', $3, $4, 0, 0, 0, now(), now(), NULL)
-     ON CONFLICT (procedure_name, arguments) DO UPDATE
-     SET after_owner_kind = '', after_owner_id = '', before_hour = excluded.before_hour, done = 0,
-         changed = 0, failed = 0, started_at = now(), updated_at = now(), finished_at = NULL
-     WHERE p.finished_at IS NOT NULL",
-);
-static POSITION: Statement = Statement::kept(
-    "SELECT before_hour, after_owner_kind, after_owner_id, done FROM exa_billing.procedure_progress
-     WHERE procedure_name = $1 AND arguments = $2 FOR UPDATE",
-);
-static NOTE: Statement = Statement::kept(
-    "UPDATE exa_billing.procedure_progress
-     SET before_hour = $3, after_owner_kind = $4, after_owner_id = $5, done = done + $6,
-         changed = changed + $7, failed = failed + $8, updated_at = clock_timestamp()
-     WHERE procedure_name = $1 AND arguments = $2",
-);
-static FINISH: Statement = Statement::kept(
-    "UPDATE exa_billing.procedure_progress SET updated_at = clock_timestamp(), finished_at = clock_timestamp()
-     WHERE procedure_name = $1 AND arguments = $2
-     RETURNING CASE WHEN $3 THEN format('%s of %s hours compared, %s owners differ', done, total, changed)
-                    ELSE format('%s of %s hours done, %s owners put right, %s failed', done, total, changed, failed)
-               END",
-);
 static OWNERS_TO_REBUILD: Statement =
     Statement::fresh(include_str!("../../sql/statements/owners_to_rebuild.sql"));
 // Only where the hours that are covered already follow without a gap.
@@ -84,21 +58,16 @@ struct Outcome {
 fn step(is_first: bool, hours: Hours, dry_run: bool) -> Result<(bool, Option<String>)> {
     let arguments =
         format!("from_hour => {}, to_hour => {}, dry_run => {dry_run}", hours.from, hours.to);
-    let total = hours.count();
+    let run = Run { procedure: PROCEDURE, arguments };
     if is_first {
-        BEGIN.execute(values![PROCEDURE, &arguments, hours.to, total])?;
+        run.begin(hours.count(), Some(hours.to))?;
         KNOWN.take();
     }
-    let is_due = spi::notice_is_due(is_first);
-    let position = POSITION.write_row(values![PROCEDURE, &arguments], |row| {
-        let after = (row.get::<String>(2)?, row.get::<String>(3)?);
-        Ok((row.get::<Instant>(1)?, after, row.get::<i64>(4)?))
-    })?;
-    let (before, after, done) =
-        position.ok_or_else(|| BillingError::internal("no progress is kept of this run"))?;
+    let is_due = progress::is_due(is_first);
+    let Position { after_owner: after, before_hour, done, total } = run.position()?;
+    let before = before_hour.unwrap_or(hours.to);
     if before <= hours.from {
-        let run = values![PROCEDURE, &arguments, dry_run];
-        return Ok((true, FINISH.write_row(run, |row| row.get::<String>(1))?));
+        return Ok((true, Some(summary(run.finish()?, dry_run))));
     }
     let remaining = Hours { from: hours.from, to: before };
     // An error on the way leaves nothing behind.
@@ -116,14 +85,27 @@ fn step(is_first: bool, hours: Hours, dry_run: bool) -> Result<(bool, Option<Str
     let finished = outcome.stopped_after.is_none();
     let (before, hours_done) =
         if finished { (chunk.hours.from, chunk.hours.count()) } else { (before, 0) };
-    let (kind, id) =
+    let after_owner =
         outcome.stopped_after.as_ref().map_or(("", ""), |owner| (owner.kind.as_str(), &owner.id));
-    let (changed, failed) = (outcome.changed, outcome.failed);
-    NOTE.execute(values![PROCEDURE, &arguments, before, kind, id, hours_done, changed, failed])?;
+    run.note(&Step {
+        after_owner,
+        before_hour: Some(before),
+        done: hours_done,
+        changed: outcome.changed,
+        failed: outcome.failed,
+    })?;
     if finished && !dry_run {
         EXTEND_COVERAGE.execute(values![chunk.hours.from, chunk.hours.to])?;
     }
     Ok((false, is_due.then(|| format!("{} of {total} hours done", done + hours_done))))
+}
+
+fn summary(counts: Counts, dry_run: bool) -> String {
+    let Counts { done, total, changed, failed } = counts;
+    if dry_run {
+        return format!("{done} of {total} hours compared, {changed} owners differ");
+    }
+    format!("{done} of {total} hours done, {changed} owners put right, {failed} failed")
 }
 
 fn work_on(

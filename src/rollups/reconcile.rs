@@ -7,7 +7,7 @@ use crate::error::{BillingError, Result};
 use crate::owner::quoted;
 use crate::spi::{Answer, Composite, RowSet, Statement, Value, values};
 use crate::time::Instant;
-use crate::{books, sources};
+use crate::{books, progress, sources};
 use pgrx::prelude::*;
 use std::collections::BTreeMap;
 
@@ -182,11 +182,14 @@ fn add_differences(report: &mut Report, hours: Hours) -> Result<()> {
 /// The whole report, on the caller's snapshot: what concerns many hours first, then the
 /// differences in order of time.
 fn reconcile(hours: Hours, max_details: i64) -> Result<Report> {
+    progress::begin_telling();
     let mut report = Report { max_details, rows: Vec::new(), found: 0 };
     let months = history::pieces(None, hours)?;
     add_holes(&mut report, hours)?;
     add_unknown_sources(&mut report, &months)?;
-    for month in months {
+    let total = months.len();
+    for (done, month) in months.into_iter().enumerate() {
+        progress::tell(done, total, "months compared");
         add_differences(&mut report, month)?;
     }
     Ok(report)
@@ -206,7 +209,7 @@ fn reconcile_rollups(
             .detail(format!("max_details is {max_details}."))
             .into());
     }
-    books::enter_for_reading()?;
+    books::enter_for_reading("exa_billing.reconcile_rollups()")?;
     let report = reconcile(hours, i64::from(max_details))?;
     let (shown, found) = (report.rows.len(), report.found);
     if found > i64::from(max_details) {

@@ -1,25 +1,33 @@
 //! Background work: settings nobody else has a say in, and transactions under the books' owner.
 
-use super::Statement;
+use super::rights::with_rights_of;
+use super::{Failure, Statement};
 use crate::error::Result;
+use crate::news::Said;
 use crate::time::Instant;
 use pgrx::bgworkers::{BackgroundWorker, SignalWakeFlags};
-use pgrx::pg_sys;
-use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
-use std::ffi::CStr;
+use pgrx::{PgTryBuilder, pg_sys};
+use std::cell::RefCell;
+use std::ffi::{CStr, CString};
+use std::panic::AssertUnwindSafe;
 
 /// A worker is connected as superuser, and ALTER DATABASE … SET reaches it too: without these a
-/// database's owner could make it find operators of his own. A wait for a lock ends it, so that
-/// it starts afresh instead of standing still.
-const SETTINGS: [(&CStr, &CStr); 9] = [
+/// database's owner could make it find operators of his own, or have no rights at all. A wait for a
+/// lock ends, so that what else is to be done has its turn; and no commit waits for a standby: what
+/// the worker writes follows from what others have committed.
+const SETTINGS: [(&CStr, &CStr); 13] = [
+    (c"role", c"none"),
     (c"search_path", c"pg_catalog, pg_temp"),
     (c"row_security", c"on"),
     (c"session_replication_role", c"origin"),
     (c"default_transaction_isolation", c"read committed"),
     (c"default_transaction_read_only", c"off"),
+    (c"default_transaction_deferrable", c"off"),
     (c"statement_timeout", c"0"),
+    (c"transaction_timeout", c"0"),
     (c"idle_in_transaction_session_timeout", c"0"),
     (c"lock_timeout", c"10s"),
+    (c"synchronous_commit", c"local"),
     (c"jit", c"off"),
 ];
 
@@ -47,6 +55,10 @@ pub fn pin_settings() {
     for (name, value) in SETTINGS {
         // SAFETY: both are C strings; settings of the session go before those of database and role.
         unsafe {
+            // transaction_timeout came with PostgreSQL 17.
+            if pg_sys::GetConfigOption(name.as_ptr(), true, false).is_null() {
+                continue;
+            }
             pg_sys::SetConfigOption(
                 name.as_ptr(),
                 value.as_ptr(),
@@ -57,43 +69,72 @@ pub fn pin_settings() {
     }
 }
 
-/// Reads the configuration again if SIGHUP has asked for it; called between transactions.
-pub fn reload_if_asked() {
-    if BackgroundWorker::sighup_received() {
+/// Reads the configuration again if SIGHUP has asked for it, and says whether; called between
+/// transactions.
+pub fn reload_if_asked() -> bool {
+    let is_asked = BackgroundWorker::sighup_received();
+    if is_asked {
         // SAFETY: between transactions, as in every background process.
         unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
     }
+    is_asked
 }
 
 /// Runs one transaction as exa_billing_owner, its commit included: a deferred trigger that
-/// somebody put on the books runs with no other rights.
-///
-/// A failure is raised and ends the worker: PostgreSQL then cleans up after it completely, which
-/// a worker that goes on after a caught error would have to do by itself. Nothing happens, and
-/// nothing is returned, in a database where the extension has never been.
-pub fn as_books_owner<T>(work: impl FnOnce() -> Result<T>) -> Option<T> {
-    // SAFETY: the order of a worker's transaction as PostgreSQL documents it; the identity is put
-    // back after the commit, and a raised error ends the process.
+/// somebody put on the books runs with no other rights. None in a database server where the
+/// extension has never been.
+pub fn as_books_owner<T>(
+    work: impl FnOnce() -> Result<T>,
+) -> std::result::Result<Option<T>, Failure> {
+    transaction(|| {
+        // SAFETY: a look-up in the catalog cache; `transaction` puts the identity back.
+        unsafe {
+            let owner = pg_sys::get_role_oid(c"exa_billing_owner".as_ptr(), true);
+            if owner == pg_sys::InvalidOid {
+                return Ok(None);
+            }
+            let restricted = pg_sys::SECURITY_LOCAL_USERID_CHANGE.cast_signed();
+            pg_sys::SetUserIdAndSecContext(owner, restricted);
+        }
+        work().map(Some)
+    })
+}
+
+/// One transaction of a background process. When it fails, at its commit too, it is rolled back as a
+/// whole and the process goes on as if it had never begun.
+pub fn transaction<T>(work: impl FnOnce() -> Result<T>) -> std::result::Result<T, Failure> {
+    // SAFETY: the order in which PostgreSQL's own background processes begin and end transactions;
+    // the identity is put back however it ends.
     unsafe {
-        begin();
-        let owner = pg_sys::get_role_oid(c"exa_billing_owner".as_ptr(), true);
         let (mut user, mut context) = (pg_sys::InvalidOid, 0);
         pg_sys::GetUserIdAndSecContext(&raw mut user, &raw mut context);
-        let outcome = (owner != pg_sys::InvalidOid).then(|| {
-            let restricted = context | pg_sys::SECURITY_LOCAL_USERID_CHANGE.cast_signed();
-            pg_sys::SetUserIdAndSecContext(owner, restricted);
-            raised(work())
+        let attempt = AssertUnwindSafe(|| {
+            pg_sys::SetCurrentStatementStartTimestamp();
+            pg_sys::StartTransactionCommand();
+            pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+            let done = work().map_err(Failure::Ours)?;
+            pg_sys::PopActiveSnapshot();
+            pg_sys::CommitTransactionCommand();
+            Ok(done)
         });
-        commit();
+        let outcome = PgTryBuilder::new(attempt)
+            .catch_others(|caught| Err(Failure::Server(Box::new(caught))))
+            .catch_rust_panic(|caught| Err(Failure::Server(Box::new(caught))))
+            .execute();
+        if outcome.is_err() {
+            pg_sys::AbortCurrentTransaction();
+        }
         pg_sys::SetUserIdAndSecContext(user, context);
+        // Without this autovacuum would never learn of the queue rows that posting deletes.
+        pg_sys::pgstat_report_stat(true);
         outcome
     }
 }
 
 /// When the oldest of the other sessions' running transactions in this database began; as long
-/// ago as can be while a prepared transaction waits, for its beginning is not known. Only the
-/// worker itself, which is connected as superuser, may see that of everybody.
-pub fn oldest_transaction_start() -> Option<Instant> {
+/// ago as can be while a prepared transaction waits, for its beginning is not known. Read with a
+/// superuser's rights: nobody else sees that of everybody.
+pub fn oldest_transaction_start() -> Result<Option<Instant>> {
     static OLDEST: Statement = Statement::kept(
         "SELECT CASE WHEN EXISTS (
                     SELECT FROM pg_catalog.pg_prepared_xacts
@@ -103,34 +144,44 @@ pub fn oldest_transaction_start() -> Option<Instant> {
                       WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
                         AND pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid()) END",
     );
-    // SAFETY: as above, without a change of identity.
+    let superuser = pg_sys::Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID);
+    let oldest =
+        with_rights_of(superuser, 0, || OLDEST.read_row(&[], |row| row.maybe::<Instant>(1)))?;
+    Ok(oldest.flatten())
+}
+
+/// Shows in pg_stat_activity what this process is doing, or that it is doing nothing.
+pub fn show_activity(activity: Option<&str>) {
+    use pg_sys::BackendState::{STATE_IDLE, STATE_RUNNING};
+    let state = if activity.is_some() { STATE_RUNNING } else { STATE_IDLE };
+    let text = activity.and_then(|activity| CString::new(activity).ok());
+    // SAFETY: the text is copied.
     unsafe {
-        begin();
-        let oldest = raised(OLDEST.read_row(&[], |row| row.maybe::<Instant>(1)));
-        commit();
-        oldest.flatten()
+        let text = text.as_ref().map_or(std::ptr::null(), |text| text.as_ptr());
+        pg_sys::pgstat_report_activity(state, text);
     }
 }
 
-unsafe fn begin() {
-    // SAFETY: called outside a transaction.
-    unsafe {
-        pg_sys::SetCurrentStatementStartTimestamp();
-        pg_sys::StartTransactionCommand();
-        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+thread_local! {
+    static SAID: RefCell<Said> = const { RefCell::new(Said::new()) };
+}
+
+fn is_news(words: &str) -> bool {
+    SAID.with_borrow_mut(|said| said.is_news(words, std::time::Instant::now()))
+}
+
+/// For the server's log, from a process that would say it again and again.
+pub fn log_news(words: &str) {
+    if is_news(words) {
+        pgrx::log!("{words}");
     }
 }
 
-unsafe fn commit() {
-    // SAFETY: called inside the transaction that `begin` began.
-    unsafe {
-        pg_sys::PopActiveSnapshot();
-        pg_sys::CommitTransactionCommand();
-        // Without this autovacuum would never learn of the queue rows that posting deletes.
-        pg_sys::pgstat_report_stat(true);
+/// A warning: to a session each time, to the server's log, from a background process, when it is new.
+pub fn warn(words: &str) {
+    // SAFETY: reads this process's own state.
+    let is_background = unsafe { !pg_sys::MyBgworkerEntry.is_null() };
+    if !is_background || is_news(words) {
+        pgrx::warning!("{words}");
     }
-}
-
-fn raised<T>(outcome: Result<T>) -> T {
-    ErrorReportable::unwrap_or_report(outcome.map_err(ErrorReport::from))
 }

@@ -14,7 +14,9 @@
 mod argument;
 mod background;
 mod command;
+mod database;
 mod error_report;
+mod lock;
 mod result;
 mod rights;
 mod row;
@@ -25,10 +27,13 @@ mod trigger;
 mod value;
 
 pub use background::{
-    as_books_owner, listen_to_signals, oldest_transaction_start, pin_settings, reload_if_asked,
+    as_books_owner, listen_to_signals, log_news, oldest_transaction_start, pin_settings,
+    reload_if_asked, show_activity, warn,
 };
 pub use command::concurrent_detach;
+pub use database::{Door, door_of, extension_exists, is_wanted_alone};
 pub use error_report::Answer;
+pub use lock::{Impatience, RowsCounted, TableLock};
 pub use result::{Composite, RowSet, uuid};
 pub use rights::{
     as_books_role, as_calling_superuser, as_table_owner, caller_is_superuser, outer_role,
@@ -36,9 +41,9 @@ pub use rights::{
 pub use row::Row;
 pub use session::{
     LOCK_NAMESPACE, SessionLock, clock, in_own_memory, in_recovery, is_subscriber, keeps_snapshot,
-    notice_is_due, on_fresh_snapshot, on_latest_snapshot, relation_exists, require_read_committed,
-    require_writable, see_what_others_committed, setting, statement_time, transaction_id,
-    transaction_time, with_iso_dates,
+    on_fresh_snapshot, on_latest_snapshot, relation_exists, require_read_committed,
+    require_writable, see_what_others_committed, server_and_database, setting, statement_time,
+    transaction_id, transaction_time, with_iso_dates,
 };
 pub use subtransaction::{Failure, in_subtransaction};
 pub use text::{Cursor, read_text};

@@ -4,8 +4,10 @@
 //! a single composite is returned as a plain value, without the machinery of a set.
 
 use super::value::Value;
+use crate::error::{BillingError, Kind};
 use pgrx::callconv::{BoxRet, FcInfo};
 use pgrx::pg_sys;
+use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
 use pgrx::pgrx_sql_entity_graph::metadata::{
     ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
 };
@@ -34,11 +36,26 @@ impl Columns {
         }
     }
 
+    /// Columns are added at the end only. Functions of an older version than the library, before
+    /// ALTER EXTENSION … UPDATE, are declared without the newest: those are left out.
+    ///
     /// # Safety
-    /// The descriptor has the columns' number and types.
-    unsafe fn assert_fits(&self, descriptor: pg_sys::TupleDesc) {
+    /// The descriptor is one, and its columns have the types of the first values.
+    unsafe fn require_to_fit(&self, descriptor: pg_sys::TupleDesc) {
         let declared = unsafe { (*descriptor).natts };
-        assert_eq!(usize::try_from(declared), Ok(self.datums.len()), "columns of the result type");
+        if usize::try_from(declared).is_ok_and(|declared| declared <= self.datums.len()) {
+            return;
+        }
+        let error = BillingError::new(
+            Kind::WrongState,
+            "the functions of exa_billing are newer than its library",
+        )
+        .detail(format!(
+            "A result has {declared} columns, the library knows {}.",
+            self.datums.len()
+        ))
+        .hint("Install the library of the version that pg_extension shows.");
+        ErrorReportable::unwrap_or_report(Err(ErrorReport::from(error)))
     }
 }
 
@@ -58,7 +75,7 @@ unsafe impl BoxRet for Composite {
     unsafe fn box_into<'fcx>(mut self, fcinfo: &mut FcInfo<'fcx>) -> pgrx::datum::Datum<'fcx> {
         unsafe {
             let descriptor = declared_row_type(fcinfo.as_mut_ptr());
-            self.0.assert_fits(descriptor);
+            self.0.require_to_fit(descriptor);
             let tuple = pg_sys::heap_form_tuple(
                 descriptor,
                 self.0.datums.as_mut_ptr(),
@@ -93,7 +110,7 @@ unsafe impl BoxRet for RowSet {
                 pg_sys::work_mem,
             );
             for mut row in self.0 {
-                row.assert_fits(descriptor);
+                row.require_to_fit(descriptor);
                 pg_sys::tuplestore_putvalues(
                     store,
                     descriptor,

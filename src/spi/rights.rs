@@ -57,7 +57,11 @@ pub fn as_books_role<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     with_rights_of(owner, 0, work)
 }
 
-fn with_rights_of<T>(role: pg_sys::Oid, flags: u32, work: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(super) fn with_rights_of<T>(
+    role: pg_sys::Oid,
+    flags: u32,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
     // SAFETY: put back however `work` returns; an error that passes through restores the identity
     // when the (sub)transaction aborts.
     unsafe {

@@ -4,9 +4,7 @@
 use crate::error::{BillingError, Kind, Result};
 use crate::time::Instant;
 use pgrx::pg_sys;
-use std::cell::Cell;
 use std::ffi::{CStr, CString};
-use std::time::Duration;
 
 /// The transaction's `now()`.
 pub fn transaction_time() -> Instant {
@@ -35,13 +33,21 @@ pub fn clock() -> Instant {
 
 /// Whether schema exa_billing has this relation: two look-ups in the catalog cache, no query.
 pub fn relation_exists(name: &str) -> bool {
-    let Ok(name) = CString::new(name) else { return false };
+    relation_oid(name).is_some()
+}
+
+/// The same with its number.
+pub(super) fn relation_oid(name: &str) -> Option<pg_sys::Oid> {
+    let name = CString::new(name).ok()?;
     // SAFETY: both functions only read the catalog cache.
-    unsafe {
+    let relation = unsafe {
         let schema = pg_sys::get_namespace_oid(c"exa_billing".as_ptr(), true);
-        schema != pg_sys::InvalidOid
-            && pg_sys::get_relname_relid(name.as_ptr(), schema) != pg_sys::InvalidOid
-    }
+        if schema == pg_sys::InvalidOid {
+            return None;
+        }
+        pg_sys::get_relname_relid(name.as_ptr(), schema)
+    };
+    (relation != pg_sys::InvalidOid).then_some(relation)
 }
 
 /// A setting of this session by its name; None when nobody has ever set it.
@@ -169,7 +175,8 @@ pub fn in_own_memory<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 /// The first number of the product's own advisory locks. The second says which: 1 setup,
-/// 2 partitions, 3 new dimensions, 4 degraded intervals, 5 the hourly sweep, 10 rights.
+/// 2 partitions, 3 new dimensions, 4 degraded intervals, 5 the hourly sweep, 6 where background work was
+/// started, 10 rights.
 pub const LOCK_NAMESPACE: i32 = 0x4558_4142; // "EXAB"
 
 /// An advisory lock of the session, released when this goes out of scope: by a return or by an
@@ -205,25 +212,16 @@ impl Drop for SessionLock {
     }
 }
 
-thread_local! {
-    static LAST_NOTICE: Cell<Option<std::time::Instant>> = const { Cell::new(None) };
-}
-
-/// Whether a long procedure should tell again how far it is; counted anew from its first step.
-pub fn notice_is_due(is_first_step: bool) -> bool {
-    const INTERVAL: Duration = Duration::from_secs(3);
-    let last = LAST_NOTICE.get().filter(|_| !is_first_step);
-    let is_due = !is_first_step && last.is_none_or(|last| last.elapsed() >= INTERVAL);
-    if is_first_step || is_due {
-        LAST_NOTICE.set(Some(std::time::Instant::now()));
-    }
-    is_due
-}
-
 /// Whether this process copies or applies what another server publishes.
 pub fn is_subscriber() -> bool {
     // SAFETY: reads this process's own state.
     unsafe { pg_sys::IsLogicalWorker() }
+}
+
+/// The server's identity, which every copy of its disks has too, and the database's.
+pub fn server_and_database() -> (i64, pg_sys::Oid) {
+    // SAFETY: plain reads of shared state and of this backend's own.
+    unsafe { (pg_sys::GetSystemIdentifier().cast_signed(), pg_sys::MyDatabaseId) }
 }
 
 /// Whether this server is a standby.

@@ -50,6 +50,14 @@ impl Failure {
         }
     }
 
+    /// True when somebody wants this to end (class 57).
+    pub fn is_cancellation(&self) -> bool {
+        match self {
+            Failure::Ours(_) => false,
+            Failure::Server(caught) => class_of(caught) == sqlstate_class(b"57"),
+        }
+    }
+
     /// True when what surrounds the work is at fault, not what it was about: a lock that was not
     /// had in time (class 55), no room left (53), a broken disk (58), or an interruption.
     pub fn is_of_surroundings(&self) -> bool {
@@ -58,6 +66,18 @@ impl Failure {
             Failure::Server(caught) => [b"40", b"53", b"55", b"57", b"58"]
                 .into_iter()
                 .any(|class| class_of(caught) == sqlstate_class(class)),
+        }
+    }
+
+    /// True when a lock was not had in time (55P03), or waiting for it was a deadlock (40P01).
+    pub fn is_of_locks(&self) -> bool {
+        let codes = [
+            PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
+            PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED,
+        ];
+        match self {
+            Failure::Ours(_) => false,
+            Failure::Server(caught) => codes.contains(&server_report(caught).0),
         }
     }
 

@@ -116,7 +116,7 @@ fn check_exa_usage(
     let user_id = owner::identifier("user_id", user_id)?;
     let organization_id = owner::optional_identifier("organization_id", organization_id)?;
     let as_of = time::as_of(as_of)?;
-    books::enter_for_reading()?;
+    books::enter_for_reading("exa_billing.check_exa_usage()")?;
     let owner = Owner::of_request(user_id, organization_id);
     let today = as_of.day()?;
     let tomorrow = Day(today.0.saturating_add(1));

@@ -16,7 +16,7 @@ fn exa_monthly_usage(user_id: Option<&str>, month: Option<Day>) -> Answer<Compos
     let user_id = owner::identifier("user_id", user_id)?;
     let day = month.map_or_else(|| spi::transaction_time().day(), Ok)?;
     let month = time::month_of("month", day)?;
-    books::enter_for_reading()?;
+    books::enter_for_reading("exa_billing.exa_monthly_usage()")?;
     let (from, to) = (month.start(), month.next()?.start());
     let row = MONTH.read_row(values![user_id, month.first_day(), from, to], |row| {
         let counts = [row.get::<i64>(1)?, row.get::<i64>(2)?, row.get::<i64>(3)?];

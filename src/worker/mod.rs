@@ -5,6 +5,9 @@
 
 mod database;
 mod launcher;
+mod process;
+mod restart;
+mod turns;
 
 /// Registers the launcher when the server loads the library at its start; elsewhere there is
 /// nothing to start.

@@ -101,6 +101,8 @@ pub const FUNCTIONS: &[Function] = &[
         name: "detach_spend_source",
         arguments: &[("source_name", "'taken'", &[Null, NoLabel, Values(&["'exa'", "'spend'"])])],
     },
+    Function { name: "run_maintenance_step", arguments: &[("job_number", "1", &[Null])] },
+    Function { name: "erase_user", arguments: &[("user_id", "'u'", &[Null, NoId])] },
     Function {
         name: "maintain_partitions",
         arguments: &[(

@@ -44,12 +44,14 @@ pub fn fill(client: &mut Client) -> i64 {
     waiting
 }
 
-/// Each table and view of the books with its number of rows and a hash of all of them.
+/// Each table and view of the books with its number of rows and a hash of all of them; but not health,
+/// which tells the time.
 pub fn contents(client: &mut Client) -> Vec<String> {
     let names = client
         .query(
             "SELECT c.oid::regclass::text FROM pg_class AS c
              WHERE c.relnamespace = 'exa_billing'::regnamespace AND c.relkind IN ('r', 'v')
+               AND c.relname <> 'health'
              ORDER BY c.relname",
             &[],
         )
@@ -133,7 +135,7 @@ FROM ns
 UNION ALL
 SELECT concat_ws(' | ', 'relation', relkind, name, pg_get_userbyid(relowner), relpersistence,
                  relrowsecurity, relforcerowsecurity, relreplident, relispartition,
-                 (SELECT amname FROM pg_am WHERE oid = relam),
+                 (SELECT amname FROM pg_am WHERE oid = relam), reltablespace,
                  (SELECT array_agg(o ORDER BY o) FROM unnest(reloptions) AS o),
                  pg_get_expr(relpartbound, oid), pg_get_partkeydef(oid),
                  (SELECT array_agg(a::text ORDER BY a::text)
@@ -144,7 +146,9 @@ FROM rel
 UNION ALL
 SELECT concat_ws(' | ', 'column', name, row_number() OVER (PARTITION BY rel.oid ORDER BY attnum),
                  attname, format_type(atttypid, atttypmod), attcollation::regcollation, attnotnull,
-                 attstorage, attidentity, attgenerated, attislocal, attinhcount, attacl,
+                 attstorage, attcompression, attidentity, attgenerated, attislocal, attinhcount, attacl,
+                 -- pg_attver is the server's own and differs from table to table
+                 (SELECT array_agg(o ORDER BY o) FROM unnest(attoptions) AS o WHERE o NOT LIKE 'pg_attver=%'),
                  pg_get_expr(adbin, adrelid), col_description(rel.oid, attnum))
 FROM rel JOIN pg_attribute ON attrelid = rel.oid AND attnum > 0 AND NOT attisdropped
 LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
@@ -160,7 +164,8 @@ UNION ALL
 SELECT concat_ws(' | ', 'inherits', name, inhparent::regclass, inhdetachpending)
 FROM rel JOIN pg_inherits ON inhrelid = rel.oid
 UNION ALL
-SELECT concat_ws(' | ', 'trigger', name, pg_get_triggerdef(t.oid), tgenabled)
+SELECT concat_ws(' | ', 'trigger', name, pg_get_triggerdef(t.oid), tgenabled,
+                 obj_description(t.oid, 'pg_trigger'))
 FROM rel JOIN pg_trigger AS t ON tgrelid = rel.oid
 UNION ALL
 SELECT concat_ws(' | ', 'rule', name, pg_get_ruledef(r.oid), ev_enabled)
@@ -171,9 +176,10 @@ SELECT concat_ws(' | ', 'policy', name, polname, polcmd, polpermissive,
                  pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid))
 FROM rel JOIN pg_policy ON polrelid = rel.oid
 UNION ALL
-SELECT concat_ws(' | ', 'function', p.oid::regprocedure, pg_get_userbyid(proowner), prosrc, provolatile,
-                 proparallel, prosecdef, proconfig, pg_get_function_arguments(p.oid),
-                 pg_get_function_result(p.oid),
+SELECT concat_ws(' | ', 'function', prokind, p.oid::regprocedure, pg_get_userbyid(proowner),
+                 (SELECT lanname FROM pg_language AS l WHERE l.oid = prolang), probin, prosrc, prosqlbody,
+                 provolatile, proparallel, prosecdef, proleakproof, proisstrict, procost, prorows, proretset,
+                 prosupport, proconfig, pg_get_function_arguments(p.oid), pg_get_function_result(p.oid),
                  (SELECT array_agg(a::text ORDER BY a::text)
                   FROM unnest(coalesce(proacl, acldefault('f', proowner))) AS a),
                  obj_description(p.oid, 'pg_proc'))
@@ -184,6 +190,28 @@ SELECT concat_ws(' | ', 'type', t.oid::regtype, pg_get_userbyid(typowner), typty
                   FROM unnest(coalesce(typacl, acldefault('T', typowner))) AS a),
                  obj_description(t.oid, 'pg_type'))
 FROM pg_type AS t JOIN ns ON ns.oid = typnamespace
+UNION ALL
+SELECT concat_ws(' | ', 'statistics', pg_get_statisticsobjdef(s.oid), pg_get_userbyid(stxowner))
+FROM pg_statistic_ext AS s JOIN ns ON ns.oid = stxnamespace
+UNION ALL
+SELECT concat_ws(' | ', 'default rights', pg_get_userbyid(defaclrole), defaclobjtype, defaclacl)
+FROM pg_default_acl JOIN ns ON ns.oid = defaclnamespace
+UNION ALL
+SELECT concat_ws(' | ', 'extension', extname, extversion, pg_get_userbyid(extowner), extnamespace::regnamespace,
+                 extrelocatable, extconfig, obj_description(oid, 'pg_extension'))
+FROM pg_extension WHERE extname = 'exa_billing'
+UNION ALL
+SELECT concat_ws(' | ', 'event trigger', evtname, evtevent, evtfoid::regproc, evtenabled, evttags,
+                 pg_get_userbyid(evtowner), obj_description(oid, 'pg_event_trigger'))
+FROM pg_event_trigger
+UNION ALL -- what pg_dump takes for the extension's own rights, and leaves out
+SELECT concat_ws(' | ', 'initial rights', pg_describe_object(classoid, objoid, objsubid), privtype,
+                 (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(initprivs) AS a))
+FROM pg_init_privs
+WHERE (classoid, objoid) IN (SELECT 'pg_proc'::regclass, p.oid FROM pg_proc AS p JOIN ns ON ns.oid = pronamespace
+                             UNION ALL SELECT 'pg_type'::regclass, y.oid FROM pg_type AS y JOIN ns ON ns.oid = typnamespace
+                             UNION ALL SELECT 'pg_class'::regclass, rel.oid FROM rel
+                             UNION ALL SELECT 'pg_namespace'::regclass, ns.oid FROM ns)
 UNION ALL
 SELECT concat_ws(' | ', 'member', pg_describe_object(classid, objid, objsubid))
 FROM pg_depend

@@ -36,6 +36,10 @@ pub fn must_succeed(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {}", text(&output));
 }
 
+pub fn must_succeed_as_postgres(program: &Path, arguments: &[&str]) {
+    must_succeed(as_postgres(program).args(arguments).stdin(Stdio::null()));
+}
+
 pub fn text(output: &Output) -> String {
     format!(
         "{}\n{}{}",

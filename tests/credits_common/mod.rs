@@ -11,9 +11,8 @@ pub const SESSION: &str = "-c search_path=exa_billing,public -c exa_billing.late
 
 /// A new database with books in which every request is paid.
 pub fn books() -> (Database, Client) {
-    let db = Server::shared().database();
+    let db = Server::shared().books();
     let mut client = session(&db);
-    run_sql(&mut client, "select setup()");
     no_free_allowance(&mut client);
     (db, client)
 }

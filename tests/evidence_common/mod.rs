@@ -7,12 +7,11 @@ use postgres::{Client, GenericClient};
 /// Books that accept charges of the last 200 days, and times in them: `at('1 day 02:30')` is so
 /// long after a midnight ten days ago. Everything from 100 days before that midnight on is covered.
 pub fn books() -> (Database, Client) {
-    let db = Server::shared().database();
+    let db = Server::shared().books();
     let mut client = session(&db);
     run_sql(
         &mut client,
-        "select setup();
-         select maintain_partitions(1);
+        "select maintain_partitions(1);
          create table public.midnight as
              select date_trunc('day', now() at time zone 'UTC') at time zone 'UTC' - interval '240 hours' as at;
          create function public.at(later interval) returns timestamptz language sql stable as

@@ -1,7 +1,7 @@
 //! What the tests of low balances and notifications share.
 #![allow(dead_code)] // each test program uses a part of it
 
-use crate::common::{one, run_sql};
+use crate::common::{Database, Server, one, run_sql};
 use chrono::{DateTime, Utc};
 use postgres::{GenericClient, Row};
 use uuid::Uuid;
@@ -36,6 +36,13 @@ impl From<&Row> for Claimed {
             attempt: row.get("attempt"),
         }
     }
+}
+
+/// A database of the shared server with books in it, where background work was started.
+pub fn served_books() -> Database {
+    let db = Server::shared().books();
+    run_sql(&mut db.client(), "SELECT exa_billing.start_worker()");
+    db
 }
 
 #[track_caller]

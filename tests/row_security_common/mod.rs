@@ -68,7 +68,7 @@ pub struct World {
 impl World {
     /// Books with something of everybody, posted and not, and staff; no row security yet.
     pub fn without_policies() -> World {
-        World::of(Server::shared().database(), true)
+        World::of(Server::shared().books(), true)
     }
 
     pub fn of(db: Database, drops_roles: bool) -> World {

@@ -6,7 +6,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use crate::common::{Database, Server, one, run_sql, wait_until};
+use crate::common::{Database, Server, one, wait_until};
 use postgres::types::ToSql;
 use postgres::{Client, Row};
 
@@ -27,9 +27,7 @@ impl Dice {
 
 /// A database of the shared server with books in it.
 pub fn books() -> Database {
-    let db = Server::shared().database();
-    run_sql(&mut db.client(), "SELECT exa_billing.setup()");
-    db
+    Server::shared().books()
 }
 
 /// Runs `session` in as many threads, each with a client and its number, all started at once.

@@ -11,9 +11,8 @@ use uuid::Uuid;
 /// A new database with books, and a session in it that calls the functions by
 /// their short names.
 pub fn books() -> (Database, Client) {
-    let db = Server::shared().database();
-    let mut client = session(&db);
-    run_sql(&mut client, "select setup()");
+    let db = Server::shared().books();
+    let client = session(&db);
     (db, client)
 }
 

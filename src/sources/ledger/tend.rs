@@ -113,17 +113,15 @@ pub fn tend() -> Result<()> {
     let entries = spi::on_latest_snapshot(registry::entries)?;
     for entry in entries {
         let Some(ledger) = entry.ledger else {
-            pgrx::warning!("attached table {} does not exist", entry.last_name);
+            spi::warn(&format!("attached table {} does not exist", entry.last_name));
             continue;
         };
         match spi::in_subtransaction(|| tend_one(&ledger)) {
             Err(failure) if failure.is_interruption() => return failure.raise(),
             Err(failure) => {
                 let name = &ledger.table.name;
-                pgrx::warning!(
-                    "attached table {name} could not be looked after: {}",
-                    failure.message()
-                );
+                let reason = failure.message();
+                spi::warn(&format!("attached table {name} could not be looked after: {reason}"));
             }
             Ok(()) => {}
         }

@@ -1,0 +1,5 @@
+CREATE FUNCTION exa_billing.erase_user(user_id text) RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'erase_user_wrapper';
+COMMENT ON FUNCTION exa_billing.erase_user(text) IS
+'Takes out what says something about a user, in this transaction: memberships, alert settings and minimum balance, the user''s own events, episodes, suggestions and evaluations, every delivery to the user, the descriptions of the user''s own credit entries (reasons of adjustments among them) and the reasons of degraded intervals. Opaque ids, labels and amounts stay in journals, figures and organizations'' events, idempotency keys and allowances too, so that the books go on adding up. Erasing again, or somebody unknown, changes nothing. Deleted rows are out of sight at once and gone with the next VACUUM; older dumps, and tables of the application, keep theirs. Errors: 22023 bad argument, 55000 above isolation level read committed. Volatile. Example: SELECT exa_billing.erase_user(''user-8'');';
