@@ -49,6 +49,13 @@ END $$;
 \echo 'A charge only appends: to its journal and to a queue. A background worker posts the'
 \echo 'queue into balances, counters and hourly totals, several times a second. Whoever'
 \echo 'reads gets posted plus waiting, so a figure is exact whether it was posted or not.'
+\echo 'It works where somebody has started it, so that a copy of the database stays quiet:'
+\echo
+\set ECHO queries
+\o /dev/null
+SELECT start_worker();
+\o
+\set ECHO none
 \echo
 \echo 'Acme has hired Bob and Carl, and they are busy; so is Ana, for herself. All this is'
 \echo 'one transaction, so that the worker does not get there before us. acme_posted is'

@@ -1,7 +1,26 @@
--- Chapters 17 and 18: the proof, and what to try.
+-- Chapters 17 to 19: who looks after it, the proof, and what to try.
 
 \echo
-\echo '=== 17. The books hold ========================================================'
+\echo '=== 17. Is all well? =========================================================='
+\echo
+\echo 'The worker posts, expires credits, evaluates, makes months, and proves the books a'
+\echo 'share at a time; where it cannot be preloaded, CALL run_maintenance() from pg_cron'
+\echo 'does all of it once. What needs somebody is a row of one view, with what to do:'
+\echo
+\set ECHO queries
+CALL run_maintenance();
+SELECT job_name, run_count > 0 AS has_run, failures_in_a_row FROM worker_jobs ORDER BY job_name;
+SELECT status, count(*) FROM health GROUP BY status;
+SELECT name, status, figure, what_to_do FROM health WHERE status <> 'ok';
+\set ECHO none
+DO $$ BEGIN
+    PERFORM expect('every job has run', (SELECT count(*) FROM worker_jobs WHERE failures_in_a_row = 0), 8);
+    PERFORM expect('nothing needs anybody',
+        coalesce((SELECT string_agg(name, ', ') FROM health WHERE status = 'critical'), 'nothing'), 'nothing');
+END $$;
+
+\echo
+\echo '=== 18. The books hold ========================================================'
 \echo
 \echo 'verify_books() holds journals, queue, balances, counters and rollups against each'
 \echo 'other and returns what does not fit:'
@@ -19,7 +38,7 @@ SELECT count(*) AS checks FROM demo.checks \gset
 \echo 'The books hold; and' :checks 'figures of this story were checked while it was told'
 \echo '(demo.checks lists them). A single wrong one would have stopped it.'
 \echo
-\echo '=== 18. Try it yourself ======================================================='
+\echo '=== 19. Try it yourself ======================================================='
 \echo
 \echo 'In psql, in this database (\\x makes wide rows readable, \\df exa_billing.* lists all'
 \echo 'calls):'
