@@ -11,7 +11,8 @@ const PAUSE_WITHOUT_PROGRESS: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone, Copy)]
 enum Turn {
     At(Instant),
-    /// In the first round of a UTC hour after this one.
+    /// In the first round of another UTC hour than this one; also of an earlier one, when a clock that
+    /// was wrong has been put right.
     AfterHour(time::Instant),
 }
 
@@ -39,7 +40,7 @@ impl Turns {
     pub fn is_due(&self, job: Job) -> bool {
         match self.0.get(&job) {
             Some(Turn::At(instant)) => Instant::now() >= *instant,
-            Some(Turn::AfterHour(hour)) => spi::clock().hour_start() > *hour,
+            Some(Turn::AfterHour(hour)) => spi::clock().hour_start() != *hour,
             None => true,
         }
     }
