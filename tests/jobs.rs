@@ -141,6 +141,18 @@ fn run_maintenance_wants_to_be_started_and_to_commit() {
     assert_eq!(step.code, "55000");
 }
 
+#[test]
+fn a_job_that_there_is_not_is_the_end() {
+    let db = books();
+    let mut client = db.client();
+    run_sql(&mut client, "SELECT exa_billing.start_worker()");
+    for number in [i32::MIN, -1, 0, 9, i32::MAX] {
+        let sql = "SELECT is_last FROM exa_billing.run_maintenance_step($1)";
+        assert!(one::<bool>(&mut client, sql, &[&number]), "{number}");
+    }
+    assert_eq!(runs(&mut client).len(), 0);
+}
+
 /// Whatever the error; only who cancels the call ends it.
 #[test]
 fn a_job_that_fails_is_told_and_noted_and_the_others_go_on() {

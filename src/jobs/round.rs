@@ -33,7 +33,8 @@ fn step(job: Job) -> Result<(bool, Option<String>)> {
 #[pg_extern(sql = false)]
 fn run_maintenance_step(job_number: Option<i32>) -> Answer<Composite> {
     let number = job_number.ok_or_else(|| BillingError::missing("job_number"))?;
-    let job = usize::try_from(number - 1).ok().and_then(|place| Job::ALL.get(place));
+    let place = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
+    let job = place.and_then(|place| Job::ALL.get(place));
     books::enter_for_writing("exa_billing.run_maintenance()")?;
     registration::require_started("exa_billing.run_maintenance()")?;
     let Some(&job) = job else {
