@@ -27,12 +27,15 @@ CREATE PROCEDURE exa_billing.run_maintenance()
 LANGUAGE plpgsql AS $$
 DECLARE
     job int := 1;
-    began timestamptz := pg_catalog.clock_timestamp();
+    began pg_catalog.timestamptz := pg_catalog.clock_timestamp();
     step exa_billing.maintenance_step;
 BEGIN
     LOOP
-        step := exa_billing.run_maintenance_step(job);
+        -- Each step is a transaction. At another level, which may be the default here, work that several
+        -- do at once would fail.
         COMMIT;
+        SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+        step := exa_billing.run_maintenance_step(job);
         EXIT WHEN step.is_last;
         -- A job that has a lot to do, or never comes to an end because charges never pause, leaves the
         -- others their turn: the next call goes on with it. pg_cron waits for this one to end.
