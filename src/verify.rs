@@ -1,7 +1,8 @@
 //! `verify_books()`: every promise of the books, checked in one snapshot, a month at a time.
 
 use crate::error::Result;
-use crate::owner::Owner;
+use crate::owner::{Owner, OwnerKind};
+use crate::sources::Charge;
 use crate::spi::{self, Answer, Composite, Row, RowSet, Statement, Value, values};
 use crate::time::{Day, Instant, Month};
 use crate::{books, partitions, progress, sources};
@@ -15,12 +16,19 @@ static MONTH: Statement = Statement::fresh(include_str!("../sql/verify/month.sql
 
 static MONTHS_OF_FIGURES: Statement = Statement::fresh(
     "SELECT DISTINCT date_trunc('month', hour_start AT TIME ZONE 'UTC')::date FROM exa_billing.spend_hourly_totals
+     WHERE $1 IS NULL OR (owner_kind = $1 AND owner_id = ANY ($2))
      UNION SELECT DISTINCT month FROM exa_billing.exa_monthly_usage
+     WHERE $1 IS NULL OR CASE $1 WHEN 'user' THEN user_id = ANY ($2) ELSE organization_id = ANY ($2) END
      UNION SELECT DISTINCT month FROM exa_billing.exa_monthly_allowance
+     WHERE $1 IS NULL OR ($1 = 'user' AND user_id = ANY ($2))
      UNION SELECT DISTINCT month FROM exa_billing.unposted_entries
+     WHERE $1 IS NULL OR (owner_kind = $1 AND owner_id = ANY ($2))
      UNION SELECT DISTINCT date_trunc('month', hour_start AT TIME ZONE 'UTC')::date FROM exa_billing.spend_hourly_drivers
+     WHERE $1 IS NULL OR (owner_kind = $1 AND owner_id = ANY ($2))
      UNION SELECT DISTINCT date_trunc('month', usage_date::timestamp)::date FROM exa_billing.organization_member_usage
-     UNION SELECT DISTINCT date_trunc('month', entry_created_at AT TIME ZONE 'UTC')::date FROM exa_billing.idempotency_keys",
+     WHERE $1 IS NULL OR ($1 = 'organization' AND organization_id = ANY ($2))
+     UNION SELECT DISTINCT date_trunc('month', entry_created_at AT TIME ZONE 'UTC')::date FROM exa_billing.idempotency_keys
+     WHERE $1 IS NULL",
 );
 
 /// The seven columns of a violation, as text: what a statement's memory holds is given back after it.
@@ -41,36 +49,74 @@ fn into_row(violation: &Violation) -> Composite {
     Composite::new(values![invariant, kind, id, period, expected, actual, detail])
 }
 
+/// Whose books are proved.
+#[derive(Clone, Copy)]
+enum Whose<'a> {
+    Everybodys,
+    /// Of one kind: one statement looks at all of them.
+    Some(OwnerKind, &'a [Owner]),
+}
+
+impl Whose<'_> {
+    fn arguments(self) -> [Value; 2] {
+        match self {
+            Whose::Everybodys => [Value::from(None::<&str>), Value::from(Vec::<&str>::new())],
+            Whose::Some(kind, owners) => {
+                let ids: Vec<&str> = owners.iter().map(|owner| owner.id.as_str()).collect();
+                [Value::from(kind.as_str()), Value::from(ids)]
+            }
+        }
+    }
+
+    fn attached_months(self) -> Result<BTreeSet<Month>> {
+        let months = |owner| sources::attached_months(owner, Instant(i64::MIN), Instant(i64::MAX));
+        match self {
+            Whose::Everybodys => months(None),
+            Whose::Some(_, owners) => {
+                let each: Result<Vec<_>> = owners.iter().map(Some).map(months).collect();
+                Ok(each?.into_iter().flatten().collect())
+            }
+        }
+    }
+
+    fn attached_charges(self, from: Instant, to: Instant) -> Result<Vec<Charge>> {
+        match self {
+            Whose::Everybodys => sources::attached_charges(None, from, to),
+            Whose::Some(_, owners) => sources::attached_charges_of(owners, from, to),
+        }
+    }
+}
+
 /// The months of the journals, and those that only figures made from them still speak of: a month
 /// whose journal is gone must not go unnoticed.
-fn months(owner: Option<&Owner>) -> Result<BTreeSet<Month>> {
+fn months(whose: Whose) -> Result<BTreeSet<Month>> {
     let mut months: BTreeSet<Month> = partitions::months()?.into_iter().collect();
-    months.extend(sources::attached_months(owner, Instant(i64::MIN), Instant(i64::MAX))?);
-    for day in MONTHS_OF_FIGURES.read(&[], |row| row.get::<Day>(1))? {
+    months.extend(whose.attached_months()?);
+    for day in MONTHS_OF_FIGURES.read(&whose.arguments(), |row| row.get::<Day>(1))? {
         months.insert(day.month()?);
     }
     Ok(months)
 }
 
-fn violations(owner: Option<&Owner>) -> Result<Vec<Violation>> {
-    let kind = owner.map(|owner| owner.kind.as_str());
-    let id = owner.map(|owner| owner.id.as_str());
+fn violations(whose: Whose) -> Result<Vec<Violation>> {
+    let is_everybody = matches!(whose, Whose::Everybodys);
     let mut found = Vec::new();
-    if owner.is_none() {
+    if is_everybody {
         progress::begin_telling();
         found.extend(GUARDS.read(&[], violation)?);
         found.extend(ROW_SECURITY.read(&[], violation)?);
     }
-    found.extend(OWNERS.read(values![kind, id], violation)?);
-    let months = months(owner)?;
+    found.extend(OWNERS.read(&whose.arguments(), violation)?);
+    let months = months(whose)?;
     for (done, month) in months.iter().enumerate() {
-        if owner.is_none() {
+        if is_everybody {
             progress::tell(done, months.len(), "months verified");
         }
         let (from, to) = (month.start(), month.next()?.start());
         found.extend(spi::in_own_memory(|| {
-            let mut arguments = values![kind, id, from, to, month.first_day()].to_vec();
-            arguments.extend(sources::columns(&sources::attached_charges(owner, from, to)?));
+            let mut arguments = whose.arguments().to_vec();
+            arguments.extend(values![from, to, month.first_day()]);
+            arguments.extend(sources::columns(&whose.attached_charges(from, to)?));
             MONTH.read(&arguments, violation)
         })?);
     }
@@ -85,8 +131,8 @@ pub fn violations_of(owners: &[Owner], with_guards: bool) -> Result<Vec<String>>
         found.extend(GUARDS.read(&[], violation)?);
         found.extend(ROW_SECURITY.read(&[], violation)?);
     }
-    for owner in owners {
-        found.extend(violations(Some(owner))?);
+    for owners in owners.chunk_by(|one, other| one.kind == other.kind) {
+        found.extend(violations(Whose::Some(owners[0].kind, owners))?);
     }
     let in_words = |violation: &Violation| {
         violation.iter().flatten().map(String::as_str).collect::<Vec<_>>().join(" ")
@@ -109,5 +155,8 @@ fn verify_books(owner_kind: Option<&str>, owner_id: Option<&str>) -> Answer<RowS
         _ => Some(Owner::parse(owner_kind, owner_id)?),
     };
     books::enter_for_reading("exa_billing.verify_books()")?;
-    Ok(violations(owner.as_ref())?.iter().map(into_row).collect())
+    let whose = owner
+        .as_ref()
+        .map_or(Whose::Everybodys, |owner| Whose::Some(owner.kind, std::slice::from_ref(owner)));
+    Ok(violations(whose)?.iter().map(into_row).collect())
 }

@@ -157,6 +157,69 @@ fn a_job_that_there_is_not_is_the_end() {
     assert_eq!(runs(&mut client).len(), 0);
 }
 
+/// Also when many are looked at by one statement.
+#[test]
+fn a_proof_finds_what_is_wrong_with_any_owner() {
+    let db = books();
+    let mut client = db.client();
+    run_sql(
+        &mut client,
+        "SELECT exa_billing.start_worker();
+         SELECT exa_billing.record_spend(kind, 'o' || n, 5, 'scheduled', 'other', 'p', actor_user_id => 'u')
+         FROM generate_series(1, 70) AS n, unnest('{user,organization}'::text[]) AS kind",
+    );
+    run_sql(&mut client, MAINTAIN);
+    let wrong = "UPDATE exa_billing.accounts SET microdollars_used = microdollars_used + 7
+                 WHERE (owner_kind, owner_id) IN (('user', 'o13'), ('organization', 'o70'))";
+    run_sql(&mut client, wrong);
+    run_sql(&mut client, MAINTAIN);
+    let proof = "SELECT owner_count || ' ' || violation_count || ' ' || first_violation
+                 FROM exa_billing.books_proof WHERE finished_at IS NOT NULL";
+    let found = texts(&mut client, proof);
+    assert!(
+        found.len() == 1 && found[0].starts_with("140 2 I3 organization o70 5 12 "),
+        "{found:?}"
+    );
+}
+
+/// A proof is one owner after the other: each must not cost as much as all.
+#[test]
+fn proving_one_owner_reads_no_others_rows() {
+    let db = books();
+    let mut client = db.client();
+    let many = "SELECT exa_billing.record_spend('user', 'm' || n % 400, 5, 'scheduled', 'other', 'p', created_at => now() - n % 40 * interval '1 hour')
+                FROM generate_series(1, 4000) AS n";
+    run_sql(&mut client, many);
+    run_sql(&mut client, "SELECT exa_billing.post_spend(4000)");
+    run_sql(&mut client, many);
+    run_sql(
+        &mut client,
+        "SELECT exa_billing.record_spend('user', 'u', 5, 'scheduled', 'other', 'p')",
+    );
+    run_sql(
+        &mut client,
+        "SELECT exa_billing.grant_credit('user', 'm' || n % 400, 5, now() + interval '1 day')
+         FROM generate_series(1, 4000) AS n;
+         ANALYZE exa_billing.accounts, exa_billing.credit_transactions, exa_billing.unposted_spend,
+                 exa_billing.spend_hourly_totals, exa_billing.spend_hourly_drivers",
+    );
+    let read = |client: &mut Client| -> i64 {
+        run_sql(client, "SELECT pg_stat_force_next_flush()");
+        let sql = "SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint
+                   FROM pg_stat_user_tables
+                   WHERE relname IN ('accounts', 'credit_transactions', 'unposted_spend',
+                                     'spend_hourly_totals', 'spend_hourly_drivers')";
+        one(client, sql, &[])
+    };
+    let before = read(&mut client);
+    assert_eq!(
+        texts(&mut client, "SELECT detail FROM exa_billing.verify_books('user', 'u')"),
+        [""; 0]
+    );
+    let rows = read(&mut client) - before;
+    assert!((1..400).contains(&rows), "{rows} rows");
+}
+
 /// Whatever the error; only who cancels the call ends it.
 #[test]
 fn a_job_that_fails_is_told_and_noted_and_the_others_go_on() {

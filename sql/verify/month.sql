@@ -1,5 +1,5 @@
--- One month of the journals against every figure made from it. $1 and $2 the owner to look at
--- (null: all), $3 and $4 the month's start and end, $5 its first day, $6 … $17 what attached tables
+-- One month of the journals against every figure made from it. $1 and $2 the owners to look at, of one
+-- kind (null: all), $3 and $4 the month's start and end, $5 its first day, $6 … $17 what attached tables
 -- say (the columns of sources::columns). Posted + unposted in one statement; the parents are read
 -- with bounds, so that one partition each is touched.
 WITH exa AS MATERIALIZED (
@@ -9,13 +9,14 @@ WITH exa AS MATERIALIZED (
            coalesce(organization_id, user_id) AS owner_id
     FROM exa_billing.exa_usage_log
     WHERE created_at >= $3 AND created_at < $4
-      AND ($1 IS NULL OR CASE $1 WHEN 'user' THEN user_id = $2 ELSE organization_id = $2 END)
+      AND ($1 IS NULL OR CASE $1 WHEN 'user' THEN user_id = ANY ($2) ELSE organization_id = ANY ($2) END)
 ), other AS MATERIALIZED (
     SELECT spend_id FROM exa_billing.spend_log
     WHERE created_at >= $3 AND created_at < $4
-      AND ($1 IS NULL OR (owner_kind = $1 AND owner_id = $2))
+      AND ($1 IS NULL OR (owner_kind = $1 AND owner_id = ANY ($2)))
 ), waiting AS MATERIALIZED (
-    SELECT * FROM exa_billing.unposted_entries WHERE month = $5
+    SELECT * FROM exa_billing.unposted_entries
+    WHERE month = $5 AND ($1 IS NULL OR (owner_kind = $1 AND owner_id = ANY ($2)))
 ), spent AS (
     SELECT owner_kind, owner_id, date_trunc('hour', created_at, 'UTC') AS hour_start,
            (created_at AT TIME ZONE 'UTC')::date AS usage_date, spend_category, source, product_key,
@@ -23,7 +24,7 @@ WITH exa AS MATERIALIZED (
            amount_microdollars AS amount, spend_record_count AS records
     FROM exa_billing.spend_entries
     WHERE created_at >= $3 AND created_at < $4
-      AND ($1 IS NULL OR (owner_kind = $1 AND owner_id = $2))
+      AND ($1 IS NULL OR (owner_kind = $1 AND owner_id = ANY ($2)))
     UNION ALL
     SELECT owner_kind, owner_id, hour_start, (hour_start AT TIME ZONE 'UTC')::date, spend_category,
            source, product_key, feature_key, model_or_plan_key, provider_key, actor_user_id, amount, records
@@ -44,7 +45,7 @@ WITH exa AS MATERIALIZED (
     FROM (
         SELECT user_id, coalesce(organization_id, '') AS organization_id, measure, sum(amount) AS amount
         FROM exa, LATERAL (VALUES ('cost', cost::numeric), ('charged', charged), ('requests', 1)) AS m(measure, amount)
-        WHERE $1 IS NULL OR (owner_kind = $1 AND owner_id = $2)
+        WHERE $1 IS NULL OR (owner_kind = $1 AND owner_id = ANY ($2))
         GROUP BY 1, 2, 3
     ) AS journal
     FULL JOIN (
@@ -59,8 +60,8 @@ WITH exa AS MATERIALIZED (
                    cost_microdollars, amount_microdollars, 1
             FROM waiting WHERE cost_microdollars IS NOT NULL
         ) AS c, LATERAL (VALUES ('cost', cost::numeric), ('charged', charged), ('requests', requests)) AS m(measure, amount)
-        WHERE $1 IS NULL OR CASE $1 WHEN 'user' THEN organization_id = '' AND user_id = $2
-                                    ELSE organization_id = $2 END
+        WHERE $1 IS NULL OR CASE $1 WHEN 'user' THEN organization_id = '' AND user_id = ANY ($2)
+                                    ELSE organization_id = ANY ($2) END
         GROUP BY 1, 2, 3
     ) AS counted USING (user_id, organization_id, measure)
     WHERE journal.amount IS DISTINCT FROM counted.amount
@@ -83,7 +84,7 @@ WITH exa AS MATERIALIZED (
             SELECT owner_kind, owner_id, hour_start, spend_category, amount_microdollars, spend_record_count
             FROM waiting WHERE amount_microdollars <> 0 OR spend_record_count <> 0
         ) AS r
-        WHERE $1 IS NULL OR (owner_kind = $1 AND owner_id = $2)
+        WHERE $1 IS NULL OR (owner_kind = $1 AND owner_id = ANY ($2))
         GROUP BY 1, 2, 3, 4
     ) AS rolled USING (owner_kind, owner_id, hour_start, spend_category)
     WHERE coalesce(journal.amount, 0) <> coalesce(rolled.amount, 0)
@@ -114,7 +115,7 @@ WITH exa AS MATERIALIZED (
                    model_or_plan_key, provider_key, actor_user_id, amount_microdollars, spend_record_count
             FROM waiting WHERE amount_microdollars <> 0 OR spend_record_count <> 0
         ) AS r
-        WHERE $1 IS NULL OR (owner_kind = $1 AND owner_id = $2)
+        WHERE $1 IS NULL OR (owner_kind = $1 AND owner_id = ANY ($2))
         GROUP BY 1, 2, 3, 4
     ) AS rolled USING (owner_kind, owner_id, hour_start, driver)
     WHERE coalesce(journal.amount, 0) <> coalesce(rolled.amount, 0)
@@ -140,7 +141,7 @@ WITH exa AS MATERIALIZED (
             FROM waiting
             WHERE owner_kind = 'organization' AND spend_category = 'variable' AND actor_user_id IS NOT NULL
         ) AS c
-        WHERE $1 IS NULL OR ($1 = 'organization' AND organization_id = $2)
+        WHERE $1 IS NULL OR ($1 = 'organization' AND organization_id = ANY ($2))
         GROUP BY 1, 2, 3
     ) AS counted USING (organization_id, user_id, usage_date)
     WHERE coalesce(journal.amount, 0) <> coalesce(counted.amount, 0)
@@ -152,12 +153,12 @@ WITH exa AS MATERIALIZED (
         SELECT user_id, sum(cost - charged) AS amount
         FROM exa_billing.exa_usage_log AS l,
              LATERAL (VALUES (l.cost_microdollars, l.charged_microdollars)) AS a(cost, charged)
-        WHERE created_at >= $3 AND created_at < $4 AND ($1 IS NULL OR ($1 = 'user' AND user_id = $2))
+        WHERE created_at >= $3 AND created_at < $4 AND ($1 IS NULL OR ($1 = 'user' AND user_id = ANY ($2)))
         GROUP BY user_id
     ) AS free
     FULL JOIN (
         SELECT user_id, used_microdollars FROM exa_billing.exa_monthly_allowance
-        WHERE month = $5 AND ($1 IS NULL OR ($1 = 'user' AND user_id = $2))
+        WHERE month = $5 AND ($1 IS NULL OR ($1 = 'user' AND user_id = ANY ($2)))
     ) AS locked USING (user_id)
     WHERE coalesce(free.amount, 0) <> coalesce(locked.used_microdollars, 0)
 
@@ -175,7 +176,7 @@ WITH exa AS MATERIALIZED (
     SELECT 'I9', owner_kind, owner_id, 0, amount_microdollars,
            format('entry %s waits in the queue and is in no journal', entry_id)
     FROM waiting AS w
-    WHERE ($1 IS NULL OR (owner_kind = $1 AND owner_id = $2))
+    WHERE ($1 IS NULL OR (owner_kind = $1 AND owner_id = ANY ($2)))
       AND CASE journal WHEN 'exa' THEN NOT EXISTS (SELECT FROM exa WHERE exa.usage_id = w.entry_id)
                        WHEN 'spend' THEN NOT EXISTS (SELECT FROM other WHERE other.spend_id = w.entry_id)
           END

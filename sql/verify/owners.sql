@@ -1,34 +1,35 @@
--- What holds per owner, over all months. $1 and $2 the owner to look at (null: all). An account's
--- posted usage is compared with the sum of its posted hours; month.sql compares hours with journals.
+-- What holds per owner, over all months. $1 and $2 the owners to look at, of one kind (null: all). An
+-- account's posted usage is compared with the sum of its posted hours; month.sql compares hours with
+-- journals.
 WITH violations AS (
     SELECT 'I3' AS invariant, owner_kind, owner_id, hours.amount AS expected, account.amount AS actual,
            'usage of the account against the sum of its hours' AS detail
     FROM (
         SELECT owner_kind, owner_id, microdollars_used::numeric AS amount FROM exa_billing.accounts
+        WHERE $1 IS NULL OR (owner_kind = $1 AND owner_id = ANY ($2))
     ) AS account
     FULL JOIN (
         SELECT owner_kind, owner_id, sum(total_microdollars) AS amount
         FROM exa_billing.spend_hourly_totals
-        WHERE $1 IS NULL OR (owner_kind = $1 AND owner_id = $2)
+        WHERE $1 IS NULL OR (owner_kind = $1 AND owner_id = ANY ($2))
         GROUP BY owner_kind, owner_id
     ) AS hours USING (owner_kind, owner_id)
     WHERE coalesce(account.amount, 0) <> coalesce(hours.amount, 0)
-      AND ($1 IS NULL OR (owner_kind = $1 AND owner_id = $2))
 
     UNION ALL
     SELECT 'I4', owner_kind, owner_id, booked.amount, account.amount,
            'credits of the account against its transactions'
     FROM (
         SELECT owner_kind, owner_id, total_microdollars_acquired::numeric AS amount FROM exa_billing.accounts
+        WHERE $1 IS NULL OR (owner_kind = $1 AND owner_id = ANY ($2))
     ) AS account
     FULL JOIN (
         SELECT owner_kind, owner_id, sum(amount_microdollars) AS amount
         FROM exa_billing.credit_transactions
-        WHERE $1 IS NULL OR (owner_kind = $1 AND owner_id = $2)
+        WHERE $1 IS NULL OR (owner_kind = $1 AND owner_id = ANY ($2))
         GROUP BY owner_kind, owner_id
     ) AS booked USING (owner_kind, owner_id)
     WHERE coalesce(account.amount, 0) <> coalesce(booked.amount, 0)
-      AND ($1 IS NULL OR (owner_kind = $1 AND owner_id = $2))
 
     UNION ALL
     SELECT 'I7', owner_kind, owner_id, amount, closed,
@@ -39,7 +40,7 @@ WITH violations AS (
         FROM exa_billing.credit_transactions AS closing
         JOIN exa_billing.credit_transactions AS opened
             ON opened.id = closing.original_transaction_id
-        WHERE $1 IS NULL OR (opened.owner_kind = $1 AND opened.owner_id = $2)
+        WHERE $1 IS NULL OR (opened.owner_kind = $1 AND opened.owner_id = ANY ($2))
         GROUP BY opened.id
     ) AS grants
     WHERE closures > 1 OR NOT (0 <= closed AND closed <= amount)
@@ -53,7 +54,7 @@ WITH violations AS (
        AND opened.owner_id = closed.owner_id
     WHERE closed.original_transaction_id IS NOT NULL
       AND (opened.expiry_date IS NULL OR closed.created_at > opened.expiry_date)
-      AND ($1 IS NULL OR (closed.owner_kind = $1 AND closed.owner_id = $2))
+      AND ($1 IS NULL OR (closed.owner_kind = $1 AND closed.owner_id = ANY ($2)))
 
     UNION ALL -- expiring again finds what is due: the account knows when its next grant expires
     SELECT 'I8', a.owner_kind, a.owner_id, extract(epoch FROM due.next), extract(epoch FROM a.next_credit_expiration_at),
@@ -64,17 +65,18 @@ WITH violations AS (
         FROM exa_billing.credit_transactions AS g
         WHERE expiry_date IS NOT NULL AND NOT EXISTS (
             SELECT FROM exa_billing.credit_transactions AS c WHERE c.original_transaction_id = g.id)
+          AND ($1 IS NULL OR (owner_kind = $1 AND owner_id = ANY ($2)))
         GROUP BY owner_kind, owner_id
     ) AS due USING (owner_kind, owner_id)
     WHERE a.next_credit_expiration_at IS DISTINCT FROM due.next
-      AND ($1 IS NULL OR (a.owner_kind = $1 AND a.owner_id = $2))
+      AND ($1 IS NULL OR (a.owner_kind = $1 AND a.owner_id = ANY ($2)))
 
     UNION ALL -- baselines only ever rise
     SELECT 'I7', owner_kind, owner_id, original_baseline_microdollars_used,
            expiration_baseline_microdollars_used, format('grant %s claims usage from before it', id)
     FROM exa_billing.credit_transactions
     WHERE expiration_baseline_microdollars_used < original_baseline_microdollars_used
-      AND ($1 IS NULL OR (owner_kind = $1 AND owner_id = $2))
+      AND ($1 IS NULL OR (owner_kind = $1 AND owner_id = ANY ($2)))
 )
 SELECT invariant, owner_kind::text, owner_id::text, NULL::text, expected::text, actual::text, detail
 FROM violations

@@ -12,7 +12,6 @@ const ROWS_WORTH_ANOTHER_BATCH: i64 = 500;
 const OWNERS_PER_EXPIRATION: i32 = 1000;
 const OWNERS_PER_EVALUATION: i32 = 500;
 const ROWS_PER_DELETION: i64 = 1000;
-const OWNERS_PER_PROOF: i64 = 50;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Job {
@@ -72,7 +71,7 @@ impl Job {
         match self {
             Job::Post => Pace::Every(guc::posting_interval()),
             Job::Expire | Job::Evaluate | Job::Remind => Pace::Every(Duration::from_secs(1)),
-            Job::Prove => Pace::Every(Duration::from_secs(30)),
+            Job::Prove => Pace::Every(Duration::from_secs(60)),
             Job::Maintain => Pace::Every(Duration::from_secs(3600)),
             Job::Sweep => Pace::Hourly,
             Job::Retain => Pace::Every(Duration::from_secs(86_400)),
@@ -80,9 +79,9 @@ impl Job {
     }
 
     /// How long the worker leaves the job alone between two steps of one turn. Proving the books never
-    /// comes to an end and is no hurry: it gets a tenth of one processor at most.
+    /// comes to an end and is no hurry: it gets a hundredth of one processor.
     pub fn breather(self, step: Duration) -> Duration {
-        if self == Job::Prove { step * 9 } else { Duration::ZERO }
+        if self == Job::Prove { step * 99 } else { Duration::ZERO }
     }
 
     /// One bounded step, in the caller's transaction.
@@ -114,7 +113,7 @@ impl Job {
                 Done { rows, is_finished: rows == 0 }
             }
             Job::Prove => {
-                let (rows, is_finished) = proof::step(OWNERS_PER_PROOF)?;
+                let (rows, is_finished) = proof::step()?;
                 Done { rows, is_finished }
             }
         };

@@ -5,7 +5,33 @@ use crate::error::Result;
 use crate::owner::{Owner, OwnerKind};
 use crate::spi::{Statement, values};
 use crate::{spi, verify};
+use std::cell::Cell;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
+
+/// A step that takes less may look at more owners, and one that takes more than a few times that looks
+/// at fewer: nobody's posting waits for it much longer. Its plans cost the same for few and for many.
+const STEP: Duration = Duration::from_millis(200);
+const FIRST_OWNERS: i64 = 50;
+const MAX_OWNERS: i64 = 1000;
+
+thread_local! {
+    /// How many owners the next step of this process looks at.
+    static OWNERS: Cell<i64> = const { Cell::new(FIRST_OWNERS) };
+}
+
+/// How many owners the step after one of so many looks at: most owners spend nothing for months, and
+/// some have millions of charges.
+fn owners_after(owners: i64, took: Duration) -> i64 {
+    let wanted = if took < STEP {
+        owners * 2
+    } else if took > STEP * 3 {
+        owners / 2
+    } else {
+        owners
+    };
+    wanted.clamp(1, MAX_OWNERS)
+}
 
 static CURRENT: Statement = Statement::kept(
     "SELECT proof_id, after_owner_kind, after_owner_id FROM exa_billing.books_proof
@@ -38,13 +64,19 @@ static FORGET_OLDER: Statement = Statement::kept(
 /// how many owners were checked, and whether those were the last.
 ///
 /// Locks: the row of the proof under way; another process that holds it goes on with it instead.
-pub fn step(max_owners: i64) -> Result<(i64, bool)> {
+pub fn step() -> Result<(i64, bool)> {
+    let (began, max_owners) = (Instant::now(), OWNERS.get());
+    // Where this step fails, the next one tries fewer.
+    OWNERS.set((max_owners / 2).max(1));
     let clock = spi::clock();
     BEGIN.execute(values![Uuid::now_v7(), clock])?;
     let current = CURRENT.write_row(&[], |row| {
         Ok((row.get::<Uuid>(1)?, row.get::<String>(2)?, row.get::<String>(3)?))
     })?;
-    let Some((proof, kind, id)) = current else { return Ok((0, true)) };
+    let Some((proof, kind, id)) = current else {
+        OWNERS.set(max_owners);
+        return Ok((0, true));
+    };
     let owners = NEXT_OWNERS.write(values![&kind, &id, max_owners], |row| {
         let kind = OwnerKind::parse(Some(&row.get::<String>(1)?))?;
         Ok(Owner { kind, id: row.get(2)? })
@@ -62,5 +94,20 @@ pub fn step(max_owners: i64) -> Result<(i64, bool)> {
     if is_last {
         FORGET_OLDER.execute(values![proof])?;
     }
+    // The last owners are few, and say nothing of how many more could have been.
+    OWNERS.set(if is_last { max_owners } else { owners_after(max_owners, began.elapsed()) });
     Ok((count, is_last))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_take_as_many_owners_as_their_time_allows() {
+        let after =
+            |owners, milliseconds| owners_after(owners, Duration::from_millis(milliseconds));
+        assert_eq!([after(50, 199), after(50, 200), after(50, 600)], [100, 50, 50]);
+        assert_eq!([after(50, 601), after(1, 60_000), after(800, 0)], [25, 1, 1000]);
+    }
 }
