@@ -188,6 +188,32 @@ fn an_extension_without_books_becomes_as_a_fresh_one() {
     assert_same("catalog", &catalog(&mut other), &catalog(&mut client));
 }
 
+/// Functions and types that somebody else keeps in the schema are none of ours.
+#[test]
+fn what_others_keep_in_the_schema_stays_theirs() {
+    let db = made_up(2).extension(&Server::shared());
+    let mut client = db.client();
+    run_sql(
+        &mut client,
+        "CREATE FUNCTION exa_billing.of_others() RETURNS int LANGUAGE sql AS 'SELECT 1';
+         CREATE TYPE exa_billing.their_type AS (n int)",
+    );
+    let theirs =
+        "SELECT proowner::regrole || ' ' || coalesce(proacl::text, 'as usual') FROM pg_proc
+                  WHERE proname = 'of_others'
+                  UNION ALL
+                  SELECT typowner::regrole || ' ' || coalesce(typacl::text, 'as usual') FROM pg_type
+                  WHERE typname = 'their_type'";
+    run_sql(&mut client, UPDATE);
+    assert_eq!(texts(&mut client, theirs), ["postgres as usual", "postgres as usual"]);
+    let ours = "SELECT count(*) FROM pg_depend AS d LEFT JOIN pg_proc AS p ON p.oid = d.objid
+                    LEFT JOIN pg_type AS t ON t.oid = d.objid
+                WHERE d.deptype = 'e' AND d.classid IN ('pg_proc'::regclass, 'pg_type'::regclass)
+                  AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'exa_billing')
+                  AND coalesce(p.proowner, t.typowner) <> 'exa_billing_owner'::regrole";
+    assert_eq!(one::<i64>(&mut client, ours, &[]), 0);
+}
+
 /// What an upgrade may forget, one by one: each is seen by the comparison.
 #[test]
 fn the_comparison_notices_whatever_an_upgrade_forgets() {
