@@ -133,6 +133,23 @@ fn a_migration_that_moves_a_figure_is_undone() {
         (move_one("organization_member_usage", "microdollars_used"), "spend of the members' days: "),
         (move_one("organization_members", "daily_limit_microdollars"), "hash of the members: "),
         (
+            "UPDATE exa_billing.unposted_spend SET actor_user_id = 'nobody' WHERE actor_user_id IS NOT NULL"
+                .to_owned(),
+            "hash of the queue: ",
+        ),
+        (
+            "UPDATE exa_billing.spend_dimensions SET provider_key = provider_key || '2'".to_owned(),
+            "dimension ",
+        ),
+        (
+            "DELETE FROM exa_billing.spend_sources WHERE NOT is_own".to_owned(),
+            "hash of the attached tables: ",
+        ),
+        (
+            "UPDATE exa_billing.spend_degraded_intervals SET resolved_at = now()".to_owned(),
+            "untrusted hours ",
+        ),
+        (
             move_one("free_allowances", "free_allowance_microdollars"),
             "hash of the free allowances set: ",
         ),
@@ -169,6 +186,14 @@ fn a_migration_that_moves_a_figure_is_undone() {
         ),
     ];
     let (_db, mut client) = books(2);
+    run_sql(
+        &mut client,
+        "CREATE TABLE public.llm (id bigint PRIMARY KEY, who text, cost bigint, at timestamptz);
+         CREATE INDEX ON public.llm (who, at);
+         SELECT exa_billing.attach_spend_source('llm', 'public.llm', 'variable', 'ai_gateway',
+             '{\"user_id\": \"who\", \"organization_id\": {\"value\": null}, \"amount\": \"cost\", \"created_at\": \"at\"}');
+         SELECT exa_billing.record_degraded_interval('2020-01-01Z', '2020-01-02Z', 'a test')",
+    );
     plant(&mut client, "NULL");
     let before = all_of(&mut client)[1..].to_vec();
     // Rows are counted also where the server was told not to.

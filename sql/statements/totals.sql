@@ -15,8 +15,9 @@ UNION ALL
 SELECT f.figure, f.value::text
 FROM (
     SELECT count(*) AS rows, sum(amount_microdollars) AS amount, sum(cost_microdollars) AS cost,
-           sum(hash_record_extended(ROW(owner_kind, owner_id, entry_id, amount_microdollars, cost_microdollars,
-                                        spend_record_count, created_at), 0)) AS hash
+           sum(hash_record_extended(ROW(owner_kind, owner_id, entry_id, journal, actor_user_id, amount_microdollars,
+                                        cost_microdollars, spend_record_count, dimension_id, dimension,
+                                        blocked_reason, created_at), 0)) AS hash
     FROM exa_billing.unposted_spend
 ) AS t
 CROSS JOIN LATERAL (VALUES ('unposted rows', t.rows::numeric), ('unposted spend', t.amount),
@@ -29,7 +30,8 @@ FROM (
                SELECT FROM exa_billing.credit_transactions AS c WHERE c.original_transaction_id = g.id)) AS open,
            sum(hash_record_extended(ROW(id, owner_kind, owner_id, amount_microdollars, expiry_date,
                                         original_baseline_microdollars_used, expiration_baseline_microdollars_used,
-                                        is_free, original_transaction_id, created_at), 0)) AS hash
+                                        credit_category, is_free, original_transaction_id,
+                                        created_at), 0)) AS hash
     FROM exa_billing.credit_transactions AS g
 ) AS t
 CROSS JOIN LATERAL (VALUES ('credit transactions', t.rows::numeric), ('sum of the credit transactions', t.amount),
@@ -40,7 +42,8 @@ FROM (
     SELECT sum(total_cost_microdollars) AS cost, sum(total_charged_microdollars) AS charged,
            sum(request_count) AS requests,
            sum(hash_record_extended(ROW(user_id, organization_id, month, total_cost_microdollars,
-                                        total_charged_microdollars, request_count), 0)) AS hash
+                                        total_charged_microdollars, request_count,
+                                        free_allowance_microdollars), 0)) AS hash
     FROM exa_billing.exa_monthly_usage
 ) AS t
 CROSS JOIN LATERAL (VALUES ('cost of the months', t.cost), ('charges of the months', t.charged),
@@ -90,3 +93,19 @@ UNION ALL
 SELECT 'hash of the free allowances set',
        sum(hash_record_extended(ROW(user_id, effective_month, free_allowance_microdollars, overage_rule), 0))::text
 FROM exa_billing.free_allowances
+-- One by one: a new version may know more of them.
+UNION ALL
+SELECT format('dimension %s', dimension_id),
+       concat_ws('/', spend_category, source, product_key, feature_key, model_or_plan_key, provider_key)
+FROM exa_billing.spend_dimensions
+UNION ALL
+SELECT 'hash of the attached tables',
+       sum(hash_record_extended(ROW(source_name, relation_schema, relation_name, relation_oid, partition_oids,
+                                    spend_category, source, column_map, on_delete, counts_from, covered_from,
+                                    detached_at, closed_before), 0))::text
+FROM exa_billing.spend_sources
+WHERE NOT is_own
+UNION ALL
+SELECT format('untrusted hours %s', interval_id), concat_ws(' ', owner_kind, owner_id, from_hour, to_hour)
+FROM exa_billing.spend_degraded_intervals
+WHERE resolved_at IS NULL
