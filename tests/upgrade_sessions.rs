@@ -152,6 +152,64 @@ fn whoever_has_read_charges_on_while_a_migration_waits_for_them() {
     assert_no_violations(&mut watcher);
 }
 
+/// Transactions that lock tables one after the other, in any order, leave no moment in which nobody
+/// holds some and wants more: they are let out by a gate that each has come in by.
+#[test]
+fn transactions_without_a_pause_do_not_starve_a_migration() {
+    let db = books(1);
+    let count = AtomicI64::new(0);
+    let charge_and_grant = |client: &mut Client| {
+        let transaction = "BEGIN;
+             SELECT exa_billing.record_exa_usage('user-' || pg_backend_pid(), '/search', 777, 'org-1');
+             SELECT exa_billing.grant_credit('user', 'user-' || pg_backend_pid(), 5);
+             SELECT count(*) FROM exa_billing.account_balances;
+             SELECT exa_billing.record_exa_usage('user-' || pg_backend_pid(), '/search', 778);
+             COMMIT";
+        run_sql(client, transaction);
+        count.fetch_add(1, Ordering::Relaxed);
+    };
+    let all: [&(dyn Fn(&mut Client) + Sync); 8] = [&charge_and_grant; 8];
+    let mut client = db.client();
+    let reached = |more: i64| {
+        let goal = count.load(Ordering::Relaxed) + more;
+        wait_until("some charges", || count.load(Ordering::Relaxed) >= goal);
+    };
+    beside(&db, &all, || {
+        reached(20);
+        assert_eq!(one::<i32>(&mut client, SETUP, &[]), NEWEST);
+        reached(20);
+    });
+    assert_eq!(charges(&mut client), count.load(Ordering::Relaxed));
+    post_all(&mut client);
+    assert_no_violations(&mut client);
+}
+
+/// Whoever writes comes in by the gate, and there a migration waits until nobody is left.
+#[test]
+fn a_migration_waits_at_the_gate_for_everybody_who_writes() {
+    let db = books(2);
+    let (mut writer, mut watcher) = (db.client(), db.client());
+    for writes in [
+        CHARGE,
+        "SELECT exa_billing.grant_credit('user', 'user-1', 5)",
+        "SELECT exa_billing.record_spend('user', 'user-1', 5, 'variable', 'shop', 'thing')",
+        "SELECT exa_billing.post_spend(1)",
+        "SELECT exa_billing.set_organization_member('org-1', 'user-1', 'owner')",
+        "SELECT exa_billing.recompute_user_balances('user-1')",
+    ] {
+        run_sql(&mut writer, &format!("BEGIN; {writes}"));
+        let (setting_up, setup) = setup_in_a_thread(&db);
+        let waits = format!(
+            "SELECT coalesce(bool_or(relation = 'exa_billing.storage_migrations'::regclass), false)
+             FROM pg_locks WHERE NOT granted AND locktype = 'relation' AND pid = {setting_up}"
+        );
+        wait_until("the migration waits", || one::<bool>(&mut watcher, &waits, &[]));
+        run_sql(&mut watcher, &format!("SELECT pg_cancel_backend({setting_up})"));
+        assert!(setup.join().is_err(), "{writes}");
+        run_sql(&mut writer, "ROLLBACK");
+    }
+}
+
 #[test]
 fn an_open_charge_holds_up_a_migration_and_no_other_charge() {
     let db = books(2);

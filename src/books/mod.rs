@@ -21,13 +21,19 @@ use crate::error::{BillingError, Kind, Result};
 use crate::spi;
 
 const FIRST_TABLE: &str = "storage_migrations";
+/// Whoever writes locks this table before all others, so a migration that has it has them all: nobody
+/// is left who holds some tables and wants more.
+const GATE: &str = FIRST_TABLE;
 
 /// For functions that write. The first call in a database without a single book sets it up.
 ///
-/// Locks: none, unless books have to be made (then the setup lock, until the transaction ends).
+/// Locks, until the transaction ends: the gate, in a mode that only a migration waits for and holds up;
+/// where books have to be made, the setup lock.
 pub fn enter_for_writing(function: &str) -> Result<()> {
     spi::require_writable(function);
-    if !spi::relation_exists(FIRST_TABLE) {
+    if spi::relation_exists(FIRST_TABLE) {
+        spi::lock_for_writing(GATE);
+    } else {
         setup::set_up()?;
     }
     guard::require_untampered()?;

@@ -1,7 +1,7 @@
 //! Keeping everybody else out of the books while they are migrated.
 
 use super::migrations::Migration;
-use super::scripts;
+use super::{GATE, scripts};
 use crate::error::{BillingError, Kind, Result};
 use crate::partitions;
 use crate::spi::{self, Impatience, Statement, TableLock};
@@ -22,7 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// waited for, a charge that holds one of those waits for this transaction, and one of the two would
 /// have to fail. So each attempt is short, and gives back what it has; charges wait, none fails.
 ///
-/// Locks, until the transaction ends: the partition lock; then the tables, in SHARE, so that
+/// Locks, until the transaction ends: the gate, which keeps those out who have not written yet; the
+/// partition lock; then the tables, in SHARE, so that
 /// everybody reads on; and those that a migration alters, and the views that are made anew, in
 /// ACCESS EXCLUSIVE.
 pub fn begin(pending: &[&Migration]) -> Result<()> {
@@ -39,6 +40,7 @@ pub fn begin(pending: &[&Migration]) -> Result<()> {
 
 fn lock(pending: &[&Migration]) -> Result<()> {
     let impatience = Impatience::begin();
+    impatience.lock_table(GATE, TableLock::Share);
     impatience.wait_for(partitions::lock_until_commit)?;
     let altered: Vec<&str> =
         pending.iter().flat_map(|migration| migration.alters).copied().collect();

@@ -23,6 +23,15 @@ impl TableLock {
     }
 }
 
+/// Locks a relation of the schema as who writes to it does, until the transaction ends. Between those who
+/// do so nobody waits, and PostgreSQL notes it in the session's own memory only.
+pub fn lock_for_writing(name: &str) {
+    if let Some(relation) = relation_oid(name) {
+        // SAFETY: waits until the lock is had, or raises.
+        unsafe { pg_sys::LockRelationOid(relation, pg_sys::RowExclusiveLock.cast_signed()) };
+    }
+}
+
 /// While it lives, waiting for locks ends in time for nobody else to become the victim of a deadlock:
 /// whoever waits for this session learns of one only after the server's deadlock_timeout, and by
 /// then this session has given up, by 55P03, or found the deadlock itself, by 40P01. Asking for

@@ -33,7 +33,7 @@ pub use background::{
 pub use command::concurrent_detach;
 pub use database::{Door, door_of, extension_exists, is_wanted_alone};
 pub use error_report::Answer;
-pub use lock::{Impatience, RowsCounted, TableLock};
+pub use lock::{Impatience, RowsCounted, TableLock, lock_for_writing};
 pub use result::{Composite, RowSet, uuid};
 pub use rights::{
     as_books_role, as_calling_superuser, as_table_owner, caller_is_superuser, outer_role,
