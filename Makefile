@@ -1,6 +1,6 @@
 # Short names for the scripts; what happens is told in scripts/*.sh.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop test test-all test-package check install package deb bench clean
+.PHONY: help all demo demo-stop test test-all test-package check install package deb bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -24,6 +24,9 @@ test-package: ## build the packages, install each into a clean PostgreSQL and tr
 
 check: ## formatting, lints and the tests that need no server
 	@scripts/check.sh
+
+all: ## what `make install` installs, built only: installers of PGXN ask for it
+	@scripts/install.sh build
 
 install: ## an optimised build into the PostgreSQL of pg_config (or PG_CONFIG=...)
 	@scripts/install.sh

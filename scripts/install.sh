@@ -2,11 +2,13 @@
 # Installs an optimised build into the system's PostgreSQL, or packs one up.
 #
 #   scripts/install.sh           into the PostgreSQL of `pg_config`
+#   scripts/install.sh build     only builds it
 #   scripts/install.sh package   an archive to unpack at the root of another
 #                                machine, in target/package
 #   scripts/install.sh deb       a Debian package for Debian's PostgreSQL, there too
 #
-# PG_CONFIG names another pg_config than the first one in the path.
+# PG_CONFIG names another pg_config than the first one in the path; DESTDIR a
+# directory to install below, as if it were the root of the machine.
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -55,6 +57,23 @@ archive() {
     say "$OUT/$name.tar.gz"
     tar -tzf "$OUT/$name.tar.gz" | grep -v '/$'
     note "to install it: tar -C / --no-overwrite-dir -xzf $name.tar.gz"
+}
+
+# Puts the files in their places, each by renaming: a server that is running has the library mapped,
+# and writing into that file would end it. Each can be read by everybody, whatever the umask is.
+install_files() {
+    local dir=$OUT/installation file as=
+    [ -n "${DESTDIR:-}" ] || [ -w "$("$PG_CONFIG" --pkglibdir)" ] || as=as_root
+    stage "$dir"
+    while IFS= read -r -d '' file; do
+        file=${DESTDIR:-}$file
+        $as mkdir -p "${file%/*}"
+        $as cp "$dir${file#"${DESTDIR:-}"}" "$file.new"
+        $as chmod 644 "$file.new"
+        $as mv -f "$file.new" "$file"
+        note "$file"
+    done < <(cd "$dir" && find . -type f -printf '/%P\0' | sort -z)
+    rm -rf "$dir"
 }
 
 # Who answers for the Debian package.
@@ -124,12 +143,15 @@ CONTROL
 }
 
 case ${1:-} in
+build)
+    stage "$OUT/installation"
+    rm -rf "$OUT/installation"
+    ;;
 package) archive ;;
 deb) deb ;;
 '')
-    if ! [ -w "$("$PG_CONFIG" --pkglibdir)" ]; then options+=(--sudo); fi
-    step "Building for $version and installing" cargo_for "$major" pgrx install --release "${options[@]}"
+    install_files
     note "next: shared_preload_libraries = '$EXTENSION' in postgresql.conf, restart, CREATE EXTENSION $EXTENSION"
     ;;
-*) die "usage: scripts/install.sh [package|deb]" ;;
+*) die "usage: scripts/install.sh [build|package|deb]" ;;
 esac

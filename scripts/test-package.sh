@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What is shipped installs and works: builds the archive and the Debian package,
-# installs each into a clean PostgreSQL of its own, and lives through the first
-# day of a new user there. Nothing is installed into the system.
+# installs each, and the checkout itself, into a clean PostgreSQL of its own, and
+# lives through the first day of a new user there. Nothing is installed into the
+# system.
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -14,8 +15,8 @@ RUN=
 
 clean_up() {
     [ -z "$RUN" ] || {
-        for name in archive deb; do stop_and_remove "$RUN/$name"; done
-        rm -rf "$RUN"
+        for name in install archive deb; do server_stop "$RUN/$name" immediate; done
+        as_root rm -rf "$RUN" # dpkg's files are root's
     }
 }
 trap clean_up EXIT
@@ -46,6 +47,19 @@ live_through_first_day() { # NAME
     version=$(psql_in "$RUN/$1" "$MAJOR" -d app -qAt -f "$ROOT/tests/package/first_day.sql" | tail -n 1)
     server_stop "$RUN/$1"
     [ "$version" = "$VERSION" ] || die "$1: version $version was installed, not $VERSION"
+}
+
+# Under an umask that lets nobody else read, and in the place of a library that a
+# server may have mapped: writing into that very file would end it.
+test_install() {
+    local library inode
+    clean_installation install
+    library=$INSTALLATION/usr/lib/postgresql/$MAJOR/lib/$EXTENSION.so
+    echo older >"$library"
+    inode=$(stat -c %i "$library")
+    (umask 077 && DESTDIR=$INSTALLATION "$ROOT/scripts/install.sh")
+    [ "$(stat -c %i "$library")" != "$inode" ] || die "$library was written into"
+    live_through_first_day install
 }
 
 test_archive() {
@@ -84,6 +98,7 @@ export PG_CONFIG
 RUN=$WORK/package-$$
 mkdir "$RUN"
 chmod 755 "$RUN"
+step "The checkout in a clean PostgreSQL" test_install
 step "The archive in a clean PostgreSQL" test_archive
 step "The Debian package in a clean PostgreSQL" test_deb
-say "Both packages work"
+say "The packages work"
