@@ -107,6 +107,17 @@ ensure_build_packages() {
         "postgresql-$DEFAULT_MAJOR" "postgresql-server-dev-$DEFAULT_MAJOR"
 }
 
+# alone COMMAND...: two runs of one checkout would get in each other's way where they fill $WORK.
+alone() {
+    local result=0
+    make_work
+    exec 7>"$WORK/fill.lock"
+    flock 7
+    "$@" || result=$? # which switches errexit off in it
+    exec 7>&-
+    return $result
+}
+
 # unpack_package NAME: its files under $WORK/packages/NAME, without installing
 # it: no service of it is started on this machine.
 unpack_package() {
@@ -115,14 +126,14 @@ unpack_package() {
     command -v apt-get >/dev/null || die "there is no apt-get to fetch the package $name with"
     say "Fetching package $name"
     rm -rf "$dir"
-    mkdir -p "$dir/files"
+    mkdir -p "$dir/files" || return
     if ! download_package "$name" "$dir" 2>/dev/null; then
         as_root apt-get update -qq
         download_package "$name" "$dir" || die "package $name cannot be fetched"
     fi
-    dpkg-deb -x "$dir/$name"_*.deb "$dir/files"
+    dpkg-deb -x "$dir/$name"_*.deb "$dir/files" || return
     rm "$dir/$name"_*.deb
-    chmod -R a+rX "$WORK/packages"
+    chmod -R a+rX "$WORK/packages" || return
     touch "$dir/done"
 }
 
@@ -135,7 +146,7 @@ EXPORTER=
 
 # provide_exporter: sets $EXPORTER to Debian's postgres_exporter.
 provide_exporter() {
-    unpack_package prometheus-postgres-exporter
+    alone unpack_package prometheus-postgres-exporter
     # shellcheck disable=SC2034 # used by scripts/test.sh
     EXPORTER=$WORK/packages/prometheus-postgres-exporter/files/usr/bin/prometheus-postgres-exporter
 }
@@ -144,7 +155,8 @@ provide_exporter() {
 # major, the only one that it has it for.
 provide_pg_cron() {
     local major=$DEFAULT_MAJOR files=$WORK/packages/postgresql-$DEFAULT_MAJOR-cron/files
-    unpack_package "postgresql-$major-cron"
+    alone unpack_package "postgresql-$major-cron"
+    keep_mapped "$("$(pg_config_of "$major")" --pkglibdir)/pg_cron.so"
     cp "$files/usr/lib/postgresql/$major/lib/pg_cron.so" "$("$(pg_config_of "$major")" --pkglibdir)"
     cp "$files/usr/share/postgresql/$major/extension"/pg_cron* \
         "$("$(pg_config_of "$major")" --sharedir)/extension"
@@ -330,9 +342,10 @@ CONF
 # provide MAJOR: makes sure of a private installation. Fails when the major is
 # not to be had; then $WHY_NOT says why.
 WHY_NOT=
-provide() {
+provide() { alone provide_alone "$1"; }
+
+provide_alone() {
     local major=$1
-    make_work
     if usable_pg_config "$(system_pg_config "$major")" "$major"; then
         WHY_NOT="its files could not be copied to $WORK"
         copy_from_debian "$major" || return 1
@@ -375,6 +388,12 @@ setup() {
     provide "$major" || die "PostgreSQL $major: not to be had here: $WHY_NOT"
 }
 
+# keep_mapped FILE: writing into a library ends the servers that have it mapped. They keep the old file,
+# and what is written goes into a copy of it.
+keep_mapped() {
+    [ ! -e "$1" ] || { cp -a "$1" "$1.new" && mv -f "$1.new" "$1"; }
+}
+
 # install_extension MAJOR [--release]: builds it and puts it into the private
 # installation. One at a time, since there is one installation per checkout.
 install_extension() {
@@ -383,6 +402,7 @@ install_extension() {
     refresh_bindings "$major" "$(pg_config_of "$major")"
     (
         flock 9
+        keep_mapped "$("$(pg_config_of "$major")" --pkglibdir)/$EXTENSION.so"
         # Each build would otherwise print the whole cargo command line.
         cargo_for "$major" pgrx install --pg-config "$(pg_config_of "$major")" \
             --no-default-features --features "pg$major" "$@" 9>&-
