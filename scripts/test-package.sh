@@ -59,6 +59,7 @@ test_install() {
     inode=$(stat -c %i "$library")
     (umask 077 && DESTDIR=$INSTALLATION "$ROOT/scripts/install.sh")
     [ "$(stat -c %i "$library")" != "$inode" ] || die "$library was written into"
+    [ -z "$(find "$INSTALLATION/usr" -name "$EXTENSION*" ! -perm -004)" ] || die "not everybody can read what was installed"
     live_through_first_day install
 }
 
