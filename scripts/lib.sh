@@ -113,7 +113,7 @@ alone() {
     make_work
     exec 7>"$WORK/fill.lock"
     flock 7
-    "$@" || result=$? # which switches errexit off in it
+    "$@" 7>&- || result=$? # which switches errexit off in it
     exec 7>&-
     return $result
 }
