@@ -153,11 +153,14 @@ provide_exporter() {
 
 # provide_pg_cron: Debian's pg_cron in the private installation of the default
 # major, the only one that it has it for.
-provide_pg_cron() {
-    local major=$DEFAULT_MAJOR files=$WORK/packages/postgresql-$DEFAULT_MAJOR-cron/files
-    alone unpack_package "postgresql-$major-cron"
-    keep_mapped "$("$(pg_config_of "$major")" --pkglibdir)/pg_cron.so"
-    cp "$files/usr/lib/postgresql/$major/lib/pg_cron.so" "$("$(pg_config_of "$major")" --pkglibdir)"
+provide_pg_cron() { alone install_pg_cron; }
+
+install_pg_cron() {
+    local major=$DEFAULT_MAJOR files=$WORK/packages/postgresql-$DEFAULT_MAJOR-cron/files library
+    unpack_package "postgresql-$major-cron" || return
+    library=$("$(pg_config_of "$major")" --pkglibdir)/pg_cron.so
+    keep_mapped "$library" || return
+    cp "$files/usr/lib/postgresql/$major/lib/pg_cron.so" "$library" || return
     cp "$files/usr/share/postgresql/$major/extension"/pg_cron* \
         "$("$(pg_config_of "$major")" --sharedir)/extension"
 }
