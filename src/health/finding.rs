@@ -80,6 +80,27 @@ pub fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
+/// What the tests of the rules share.
+#[cfg(test)]
+pub mod given {
+    use super::*;
+    use crate::time::utc;
+
+    pub fn now() -> Instant {
+        utc(2026, 11, 22, 10, 30)
+    }
+
+    pub fn ago(seconds: i64) -> Instant {
+        now().plus_microseconds(-seconds * MICROSECONDS_PER_SECOND)
+    }
+
+    /// Only who is unwell is told what to do.
+    pub fn status(finding: &Finding) -> &'static str {
+        assert_eq!(finding.status == Status::Ok, finding.what_to_do.is_empty(), "{finding:?}");
+        finding.status.as_str()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -131,22 +131,9 @@ pub fn deliveries_dead(count: i64, error: Option<&str>) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::finding::Status;
+    use super::super::finding::given::*;
     use super::*;
-    use crate::time::{MICROSECONDS_PER_SECOND, utc};
-
-    fn now() -> Instant {
-        utc(2026, 11, 22, 10, 30)
-    }
-
-    fn ago(seconds: i64) -> Instant {
-        now().plus_microseconds(-seconds * MICROSECONDS_PER_SECOND)
-    }
-
-    fn status(finding: &Finding) -> &'static str {
-        assert_eq!(finding.status == Status::Ok, finding.what_to_do.is_empty(), "{finding:?}");
-        finding.status.as_str()
-    }
+    use crate::time::utc;
 
     #[test]
     fn a_queue_is_judged_by_age_and_length() {

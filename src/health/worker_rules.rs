@@ -148,21 +148,8 @@ pub fn databases(
 
 #[cfg(test)]
 mod tests {
+    use super::super::finding::given::*;
     use super::*;
-    use crate::time::{MICROSECONDS_PER_SECOND, utc};
-
-    fn now() -> Instant {
-        utc(2026, 11, 22, 10, 30)
-    }
-
-    fn ago(seconds: i64) -> Instant {
-        now().plus_microseconds(-seconds * MICROSECONDS_PER_SECOND)
-    }
-
-    fn status(finding: &Finding) -> &'static str {
-        assert_eq!(finding.status == Status::Ok, finding.what_to_do.is_empty(), "{finding:?}");
-        finding.status.as_str()
-    }
 
     #[test]
     fn a_copy_is_told_to_start() {
