@@ -3,7 +3,7 @@
 
 use crate::error::{BillingError, Result};
 use crate::owner::{Owner, OwnerKind};
-use crate::spi::{Statement, values};
+use crate::spi::{Row, Statement, values};
 
 static LOCK: Statement = Statement::kept(
     "SELECT true FROM exa_billing.accounts WHERE owner_kind = $1 AND owner_id = $2 FOR UPDATE",
@@ -91,13 +91,16 @@ pub fn lock_for_decision(owner: &Owner) -> Result<()> {
 pub fn lock_unless_busy(owners: &[Owner]) -> Result<Vec<Owner>> {
     let (kinds, ids) = columns(owners);
     OPEN_UNLESS_BUSY.execute(values![kinds.clone(), ids.clone(), MAX_OPENED_AT_ONCE])?;
-    LOCK_UNLESS_BUSY.write(values![kinds, ids], |row| {
-        let kind = OwnerKind::parse(Some(&row.get::<String>(1)?))?;
-        Ok(Owner { kind, id: row.get(2)? })
-    })
+    LOCK_UNLESS_BUSY.write(values![kinds, ids], |row| owner_of(row, 1))
 }
 
 /// Owners as two array arguments.
 pub fn columns(owners: &[Owner]) -> (Vec<&str>, Vec<&str>) {
     owners.iter().map(|owner| (owner.kind.as_str(), owner.id.as_str())).unzip()
+}
+
+/// An owner out of two columns.
+pub fn owner_of(row: &Row, kind_column: usize) -> Result<Owner> {
+    let kind = OwnerKind::parse(Some(&row.get::<String>(kind_column)?))?;
+    Ok(Owner { kind, id: row.get(kind_column + 1)? })
 }

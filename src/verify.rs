@@ -87,6 +87,13 @@ impl Whose<'_> {
     }
 }
 
+/// What is nobody's in particular: guards and row security that are missing.
+fn of_nobody() -> Result<Vec<Violation>> {
+    let mut found = GUARDS.read(&[], violation)?;
+    found.extend(ROW_SECURITY.read(&[], violation)?);
+    Ok(found)
+}
+
 /// The months of the journals, and those that only figures made from them still speak of: a month
 /// whose journal is gone must not go unnoticed.
 fn months(whose: Whose) -> Result<BTreeSet<Month>> {
@@ -103,8 +110,7 @@ fn violations(whose: Whose) -> Result<Vec<Violation>> {
     let mut found = Vec::new();
     if is_everybody {
         progress::begin_telling();
-        found.extend(GUARDS.read(&[], violation)?);
-        found.extend(ROW_SECURITY.read(&[], violation)?);
+        found.extend(of_nobody()?);
     }
     found.extend(OWNERS.read(&whose.arguments(), violation)?);
     let months = months(whose)?;
@@ -126,11 +132,7 @@ fn violations(whose: Whose) -> Result<Vec<Violation>> {
 /// What is wrong with these owners, and, when asked for, with the guards that are nobody's in
 /// particular; each in words.
 pub fn violations_of(owners: &[Owner], with_guards: bool) -> Result<Vec<String>> {
-    let mut found = Vec::new();
-    if with_guards {
-        found.extend(GUARDS.read(&[], violation)?);
-        found.extend(ROW_SECURITY.read(&[], violation)?);
-    }
+    let mut found = if with_guards { of_nobody()? } else { Vec::new() };
     for owners in owners.chunk_by(|one, other| one.kind == other.kind) {
         found.extend(violations(Whose::Some(owners[0].kind, owners))?);
     }
@@ -142,9 +144,8 @@ pub fn violations_of(owners: &[Owner], with_guards: bool) -> Result<Vec<String>>
 
 /// The guards and the row security that are missing, each in words.
 pub fn missing_guards() -> Result<Vec<String>> {
-    let mut missing = GUARDS.read(&[], |row| row.get::<String>(7))?;
-    missing.extend(ROW_SECURITY.read(&[], |row| row.get::<String>(7))?);
-    Ok(missing)
+    let details = of_nobody()?.into_iter().map(|[.., detail]| detail.unwrap_or_default());
+    Ok(details.collect())
 }
 
 /// One row per violated invariant; none when the books hold.

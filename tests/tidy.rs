@@ -33,7 +33,7 @@ const MAY_BE_UNSAFE: [(&str, &str); 6] = [
     ("src/worker/", "entry points and signals of background processes"),
     ("src/books/guard.rs", "the callback that hears of changed relations"),
     ("src/partitions/on_demand.rs", "entry point of the process that makes one month"),
-    ("src/jobs/heartbeat.rs", "a place in shared memory"),
+    ("src/jobs/shared.rs", "a place in shared memory"),
     ("src/guc.rs", "reserves the prefix of the settings"),
 ];
 

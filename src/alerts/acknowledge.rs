@@ -5,7 +5,7 @@ use crate::error::{BillingError, Kind, Result};
 use crate::events::{self, AlertKind, EventType, NewEvent};
 use crate::owner::{self, Owner};
 use crate::spi::{self, Answer, Statement, values};
-use crate::{books, sources};
+use crate::{accounts, books};
 use pgrx::prelude::*;
 use serde_json::json;
 use uuid::Uuid;
@@ -27,7 +27,7 @@ static END_ANOMALY: Statement = Statement::over_queue(
 
 /// Whose an event is; those of others are as unknown as those there are not.
 fn owner_of(event_id: Uuid, actor: &Actor) -> Result<Owner> {
-    let found = OWNER.write_row(values![event_id], |row| sources::owner_of(row, 1))?;
+    let found = OWNER.write_row(values![event_id], |row| accounts::owner_of(row, 1))?;
     match found {
         Some(owner) if actor.answers_for(&owner)? => Ok(owner),
         _ => Err(BillingError::new(Kind::Unknown, "the alert is not known")

@@ -8,7 +8,7 @@ use crate::error::{BillingError, Result};
 use crate::owner::Owner;
 use crate::spi::{self, Answer, Composite, Statement, values};
 use crate::time::{self, Instant};
-use crate::{books, events, sources};
+use crate::{accounts, books, events};
 use pgrx::prelude::*;
 
 /// So many owners are read, decided and written together.
@@ -127,7 +127,7 @@ pub fn sweep(as_of: Instant, max_owners: i32) -> Result<(Counts, bool)> {
     let (kind, id) = position.map(|(kind, id, _)| (kind, id)).unwrap_or_default();
     let spent_since = as_of.plus_hours(-7 * 24 - 1);
     let arguments = values![&kind, &id, i64::from(max_owners), spent_since];
-    let next = NEXT_OWNERS.write(arguments, |row| sources::owner_of(row, 1))?;
+    let next = NEXT_OWNERS.write(arguments, |row| accounts::owner_of(row, 1))?;
     let (counts, reached) = evaluate_idle(&next, Moment { as_of, looks_back: true })?;
     let is_last =
         reached == next.len() && i32::try_from(next.len()).is_ok_and(|count| count < max_owners);

@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::owner::Owner;
 use crate::spi::{self, Statement, values};
 use crate::time::{CLOCK_TOLERANCE_MICROSECONDS, Instant, MICROSECONDS_PER_SECOND};
-use crate::{accounts, guc, sources};
+use crate::{accounts, guc};
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
@@ -72,7 +72,7 @@ pub fn due(as_of: Instant, max_owners: i64, after: Option<&Due>) -> Result<Vec<D
     let since = after.map(|due| due.since);
     let (kind, id) = after.map(|due| (due.owner.kind.as_str(), due.owner.id.as_str())).unzip();
     DUE.write(values![as_of, max_owners, since, kind, id], |row| {
-        Ok(Due { owner: sources::owner_of(row, 1)?, since: row.get(3)? })
+        Ok(Due { owner: accounts::owner_of(row, 1)?, since: row.get(3)? })
     })
 }
 
@@ -93,7 +93,7 @@ pub fn hold(owners: &[Owner], as_of: Instant) -> Result<Held> {
     }
     let (kinds, ids) = accounts::columns(owners);
     let held = HOLD
-        .write(values![kinds, ids, as_of], |row| Ok((sources::owner_of(row, 1)?, row.get(3)?)))?;
+        .write(values![kinds, ids, as_of], |row| Ok((accounts::owner_of(row, 1)?, row.get(3)?)))?;
     Ok(Held(held))
 }
 
@@ -113,7 +113,7 @@ impl Held {
         // Nothing is recorded that lies further ahead of the clock.
         let end = spi::clock().plus_microseconds(2 * CLOCK_TOLERANCE_MICROSECONDS);
         let later = CHARGED_LATER.read(values![kinds, ids, as_of, end], |row| {
-            Ok((sources::owner_of(row, 1)?, row.get(3)?))
+            Ok((accounts::owner_of(row, 1)?, row.get(3)?))
         })?;
         Ok(later.into_iter().collect())
     }

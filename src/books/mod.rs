@@ -31,9 +31,7 @@ const GATE: &str = FIRST_TABLE;
 /// where books have to be made, the setup lock.
 pub fn enter_for_writing(function: &str) -> Result<()> {
     spi::require_writable(function);
-    if spi::relation_exists(FIRST_TABLE) {
-        spi::lock_for_writing(GATE);
-    } else {
+    if !spi::lock_for_writing(GATE) {
         setup::set_up()?;
     }
     guard::require_untampered()?;
@@ -42,14 +40,14 @@ pub fn enter_for_writing(function: &str) -> Result<()> {
 
 /// For functions that read.
 pub fn enter_for_reading(function: &str) -> Result<()> {
-    if spi::relation_exists(FIRST_TABLE) {
+    if exist() {
         return require_version_for(function);
     }
     Err(BillingError::new(Kind::WrongState, "this database has no exa_billing books yet")
         .hint("Call SELECT exa_billing.setup(); the first charge or grant does it by itself."))
 }
 
-/// Costs charging nothing: what needs the first version only is not looked at.
+/// What needs the first version only, as charging does, looks nothing up.
 fn require_version_for(function: &str) -> Result<()> {
     let needed = needs::version_for(function);
     if needed == 1 || have_reached(needed) {

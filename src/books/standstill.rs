@@ -23,13 +23,15 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// have to fail. So each attempt is short, and gives back what it has; charges wait, none fails.
 ///
 /// Locks, until the transaction ends: the gate, which keeps those out who have not written yet; the
-/// partition lock; then the tables, in SHARE, so that
-/// everybody reads on; and those that a migration alters, and the views that are made anew, in
-/// ACCESS EXCLUSIVE.
+/// views that are made anew, in ACCESS EXCLUSIVE; the partition lock; then the tables, in SHARE, so that
+/// everybody reads on, and those that a migration alters in ACCESS EXCLUSIVE.
 pub fn begin(pending: &[&Migration]) -> Result<()> {
     let began = Instant::now();
+    // Looked up before, so that nothing is between the gate and the views.
+    let views = scripts::views_to_replace()?;
+    let tables = TABLES.write(&[], |row| row.get::<String>(1))?;
     loop {
-        match spi::in_subtransaction(|| lock(pending)) {
+        match spi::in_subtransaction(|| lock(pending, &views, &tables)) {
             Ok(()) => return Ok(()),
             Err(failure) if !failure.is_of_locks() => return failure.raise(),
             Err(failure) if began.elapsed() > PATIENCE => return Err(busy(&failure.message())),
@@ -38,19 +40,20 @@ pub fn begin(pending: &[&Migration]) -> Result<()> {
     }
 }
 
-fn lock(pending: &[&Migration]) -> Result<()> {
+fn lock(pending: &[&Migration], views: &[&str], tables: &[String]) -> Result<()> {
     let impatience = Impatience::begin();
     impatience.lock_table(GATE, TableLock::Share);
+    // At once: who reads one now and writes next would wait at the gate with it.
+    for view in views {
+        impatience.lock_table(view, TableLock::AccessExclusive);
+    }
     impatience.wait_for(partitions::lock_until_commit)?;
     let altered: Vec<&str> =
         pending.iter().flat_map(|migration| migration.alters).copied().collect();
-    for table in TABLES.write(&[], |row| row.get::<String>(1))? {
+    for table in tables {
         let is_altered = altered.contains(&table.as_str());
         let mode = if is_altered { TableLock::AccessExclusive } else { TableLock::Share };
-        impatience.lock_table(&table, mode);
-    }
-    for view in scripts::views_to_replace()? {
-        impatience.lock_table(view, TableLock::AccessExclusive);
+        impatience.lock_table(table, mode);
     }
     spi::see_what_others_committed();
     Ok(())

@@ -4,7 +4,7 @@ use super::balance::due;
 use super::expiration::{self, Closing, OpenGrant};
 use super::ledger;
 use crate::error::{BillingError, Result};
-use crate::owner::{Owner, OwnerKind};
+use crate::owner::Owner;
 use crate::spi::{self, Answer, Statement, values};
 use crate::time::{self, Instant};
 use crate::{accounts, books};
@@ -79,8 +79,7 @@ fn lock_due_owners(as_of: Instant, max_owners: i32) -> Result<Vec<Owner>> {
     let failed = FAILED.take();
     let (kinds, ids) = accounts::columns(&failed);
     let due = DUE_OWNERS.write(values![as_of, i64::from(max_owners), kinds, ids], |row| {
-        let kind = OwnerKind::parse(Some(&row.get::<String>(1)?))?;
-        Ok(Owner { kind, id: row.get(2)? })
+        accounts::owner_of(row, 1)
     })?;
     let more_are_due = i32::try_from(due.len()).is_ok_and(|found| found == max_owners);
     if more_are_due {

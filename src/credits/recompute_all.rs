@@ -2,10 +2,10 @@
 
 use super::recompute::recompute_changes;
 use crate::error::{BillingError, Result};
-use crate::owner::{Owner, OwnerKind};
+use crate::owner::Owner;
 use crate::progress::{Counts, Position, Run, Step};
 use crate::spi::{self, Answer, Composite, Statement, values};
-use crate::{books, progress};
+use crate::{accounts, books, progress};
 use pgrx::prelude::*;
 
 const PROCEDURE: &str = "recompute_all_balances";
@@ -29,10 +29,7 @@ fn step(is_first: bool, dry_run: bool, keep_balance: bool) -> Result<(bool, Opti
     }
     let is_due = progress::is_due(is_first);
     let Position { after_owner: (kind, id), done, total, .. } = run.position()?;
-    let next = NEXT_OWNER.write_row(values![&kind, &id], |row| {
-        let kind = OwnerKind::parse(Some(&row.get::<String>(1)?))?;
-        Ok(Owner { kind, id: row.get(2)? })
-    })?;
+    let next = NEXT_OWNER.write_row(values![&kind, &id], |row| accounts::owner_of(row, 1))?;
     let Some(owner) = next else {
         let Counts { done, total, changed, failed } = run.finish()?;
         let summary =

@@ -3,10 +3,10 @@
 use super::kind::EventType;
 use super::record::{NewEvent, record};
 use super::tables;
+use crate::accounts;
 use crate::error::Result;
 use crate::owner::Owner;
 use crate::spi::{self, Statement, values};
-use crate::{accounts, sources};
 use serde_json::json;
 
 // Sums stay numeric and are told as text: no balance, however far out of range, makes this fail.
@@ -73,7 +73,7 @@ pub fn check(owners: &[Owner]) -> Result<()> {
 ///
 /// Locks: account rows, skipping those somebody else holds.
 pub fn check_untold() -> Result<()> {
-    let owners = UNTOLD.write(values![MAX_UNTOLD], |row| sources::owner_of(row, 1))?;
+    let owners = UNTOLD.write(values![MAX_UNTOLD], |row| accounts::owner_of(row, 1))?;
     if owners.is_empty() {
         return Ok(());
     }
@@ -84,7 +84,7 @@ fn note(owners: &[Owner]) -> Result<()> {
     let clock = spi::clock();
     let (kinds, ids) = accounts::columns(owners);
     let events = NOTE.write(values![kinds, ids, clock], |row| {
-        let owner = sources::owner_of(row, 1)?;
+        let owner = accounts::owner_of(row, 1)?;
         let balance: String = row.get(4)?;
         let snapshot = json!({
             "minimum_balance_microdollars": row.get::<i64>(3)?,

@@ -1,9 +1,9 @@
 //! The row under whose lock everything about an owner's alerts and suggestions is written.
 
+use crate::accounts;
 use crate::error::{BillingError, Result};
 use crate::owner::Owner;
 use crate::spi::{Statement, values};
-use crate::{accounts, sources};
 
 static LOCK: Statement = Statement::over_queue(
     "SELECT true FROM exa_billing.spend_alert_states WHERE owner_kind = $1 AND owner_id = $2 FOR UPDATE",
@@ -91,6 +91,6 @@ pub fn lock_states_unless_busy(owners: &[Owner], max_opened: usize) -> Result<(V
     let (kinds, ids) = accounts::columns(owners);
     let limit = i64::try_from(max_opened).unwrap_or(i64::MAX);
     let opened = OPEN_UNLESS_BUSY.write(values![kinds.clone(), ids.clone(), limit], |_| Ok(()))?;
-    let locked = LOCK_UNLESS_BUSY.write(values![kinds, ids], |row| sources::owner_of(row, 1))?;
+    let locked = LOCK_UNLESS_BUSY.write(values![kinds, ids], |row| accounts::owner_of(row, 1))?;
     Ok((locked, opened.len()))
 }

@@ -2,9 +2,8 @@
 //! their turn, from the beginning.
 
 use crate::error::Result;
-use crate::owner::{Owner, OwnerKind};
 use crate::spi::{Statement, values};
-use crate::{spi, verify};
+use crate::{accounts, spi, verify};
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -77,10 +76,8 @@ pub fn step() -> Result<(i64, bool)> {
         OWNERS.set(max_owners);
         return Ok((0, true));
     };
-    let owners = NEXT_OWNERS.write(values![&kind, &id, max_owners], |row| {
-        let kind = OwnerKind::parse(Some(&row.get::<String>(1)?))?;
-        Ok(Owner { kind, id: row.get(2)? })
-    })?;
+    let owners =
+        NEXT_OWNERS.write(values![&kind, &id, max_owners], |row| accounts::owner_of(row, 1))?;
     let is_first = kind.is_empty();
     let found = spi::on_fresh_snapshot(|| verify::violations_of(&owners, is_first))?;
     let count = i64::try_from(owners.len()).unwrap_or(i64::MAX);

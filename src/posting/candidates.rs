@@ -4,8 +4,9 @@
 //! their queues, from where the last batch of this backend stopped, and from the beginning again at
 //! the end. So a busy owner, or one whose account is locked for hours, holds nobody else back.
 
+use crate::accounts;
 use crate::error::Result;
-use crate::owner::{Owner, OwnerKind};
+use crate::owner::Owner;
 use crate::spi::{Statement, values};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -48,9 +49,7 @@ pub fn next(max_owners: i64) -> Result<Vec<Owner>> {
 
 fn owners_after(after: Option<&Owner>, max_owners: i64) -> Result<BTreeSet<Owner>> {
     let (kind, id) = after.map_or(("", ""), |owner| (owner.kind.as_str(), owner.id.as_str()));
-    let owners = NEXT_OWNERS.write(values![kind, id, max_owners], |row| {
-        let kind = OwnerKind::parse(Some(&row.get::<String>(1)?))?;
-        Ok(Owner { kind, id: row.get(2)? })
-    })?;
+    let owners =
+        NEXT_OWNERS.write(values![kind, id, max_owners], |row| accounts::owner_of(row, 1))?;
     Ok(owners.into_iter().collect())
 }

@@ -9,7 +9,7 @@ use crate::owner::Owner;
 use crate::progress::{Counts, Position, Run, Step};
 use crate::spi::{self, Answer, Composite, Statement, values};
 use crate::time::{Instant, Month};
-use crate::{books, progress, sources};
+use crate::{accounts, books, progress, sources};
 use pgrx::prelude::*;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -163,7 +163,7 @@ fn owners_to_rebuild(hours: Hours) -> Result<Vec<Owner>> {
     let attached = sources::attached_charges(None, days.from, days.to)?;
     let mut arguments = values![hours.from, hours.to, days.from, days.to].to_vec();
     arguments.extend(sources::columns(&attached));
-    OWNERS_TO_REBUILD.read(&arguments, |row| sources::owner_of(row, 1))
+    OWNERS_TO_REBUILD.read(&arguments, |row| accounts::owner_of(row, 1))
 }
 
 /// A failing owner is reported and skipped: None.

@@ -142,9 +142,3 @@ pub fn columns(charges: &[Charge]) -> [Value; 12] {
         Value::from(charges.iter().map(|charge| charge.records).collect::<Vec<_>>()),
     ]
 }
-
-/// An owner out of two columns.
-pub fn owner_of(row: &Row, kind_column: usize) -> Result<Owner> {
-    let kind = OwnerKind::parse(Some(&row.get::<String>(kind_column)?))?;
-    Ok(Owner { kind, id: row.get(kind_column + 1)? })
-}

@@ -6,9 +6,7 @@ mod dimension;
 mod ledger;
 mod spend;
 
-pub use charges::{
-    Charge, attached_charges, attached_charges_of, charges, columns, covered_from, owner_of,
-};
+pub use charges::{Charge, attached_charges, attached_charges_of, charges, columns, covered_from};
 pub use dimension::{Category, Dimension, exa_dimension_id, normalised, recorded_source};
 pub use ledger::{each_month as each_month_of_ledgers, months as attached_months, tend};
 pub use spend::{NewSpend, append_spend};

@@ -23,13 +23,13 @@ impl TableLock {
     }
 }
 
-/// Locks a relation of the schema as who writes to it does, until the transaction ends. Between those who
-/// do so nobody waits, and PostgreSQL notes it in the session's own memory only.
-pub fn lock_for_writing(name: &str) {
-    if let Some(relation) = relation_oid(name) {
-        // SAFETY: waits until the lock is had, or raises.
-        unsafe { pg_sys::LockRelationOid(relation, pg_sys::RowExclusiveLock.cast_signed()) };
-    }
+/// Locks a relation of the schema as who writes to it does, until the transaction ends; false when there
+/// is none. Between those who do so nobody waits, and PostgreSQL notes it in the session's own memory only.
+pub fn lock_for_writing(name: &str) -> bool {
+    let Some(relation) = relation_oid(name) else { return false };
+    // SAFETY: waits until the lock is had, or raises.
+    unsafe { pg_sys::LockRelationOid(relation, pg_sys::RowExclusiveLock.cast_signed()) };
+    true
 }
 
 /// While it lives, waiting for locks ends in time for nobody else to become the victim of a deadlock:

@@ -2,11 +2,11 @@
 
 use super::{rules, write};
 use crate::access::{self, Actor};
+use crate::accounts;
 use crate::books;
 use crate::error::{BillingError, Kind, Result};
 use crate::events::{self, EventType, NewEvent};
 use crate::owner::{self, Owner};
-use crate::sources;
 use crate::spi::{self, Answer, Statement, values};
 use pgrx::prelude::*;
 use serde_json::Value as Json;
@@ -25,7 +25,7 @@ static DISMISS: Statement = Statement::over_queue(
 
 /// Whose a suggestion is; those of others are as unknown as those there are not.
 fn owner_of(id: Uuid, actor: &Actor) -> Result<Owner> {
-    match OWNER.write_row(values![id], |row| sources::owner_of(row, 1))? {
+    match OWNER.write_row(values![id], |row| accounts::owner_of(row, 1))? {
         Some(owner) if actor.answers_for(&owner)? => Ok(owner),
         _ => Err(BillingError::new(Kind::Unknown, "there is no suggestion with this id")
             .detail(format!("suggestion_id is {id}."))

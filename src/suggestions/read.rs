@@ -90,7 +90,7 @@ fn looks(
             (false, true) => Some(Look::Together),
             (false, false) => has_open.then_some(Look::None),
         };
-        Ok(look.map(|look| Ok::<_, BillingError>((sources::owner_of(row, 1)?, look))))
+        Ok(look.map(|look| Ok::<_, BillingError>((accounts::owner_of(row, 1)?, look))))
     })?;
     looks.into_iter().flatten().collect()
 }
@@ -107,7 +107,7 @@ fn spent_together(owners: &[Owner], parts: &Parts) -> Result<BTreeMap<Owner, Opt
         let category = Category::parse(Some(&row.get::<String>(3)?))?;
         let figures = row.maybe::<i64>(6)?.zip(row.maybe::<i64>(7)?);
         let (provider, model): (String, String) = (row.get(4)?, row.get(5)?);
-        let of_owner = sums.entry(sources::owner_of(row, 1)?).or_default();
+        let of_owner = sums.entry(accounts::owner_of(row, 1)?).or_default();
         of_owner.add(category, &provider, &model, figures);
         Ok(())
     };
@@ -165,7 +165,7 @@ fn known(owners: &[Owner]) -> Result<BTreeMap<Owner, Vec<Known>>> {
             content: document(&row.get::<String>(10)?)?,
             grounded_at: row.get(11)?,
         };
-        known.entry(sources::owner_of(row, 1)?).or_default().push(one);
+        known.entry(accounts::owner_of(row, 1)?).or_default().push(one);
         Ok(())
     })?;
     Ok(known)
