@@ -22,30 +22,44 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// waited for, a charge that holds one of those waits for this transaction, and one of the two would
 /// have to fail. So each attempt is short, and gives back what it has; charges wait, none fails.
 ///
-/// Locks, until the transaction ends: the gate, which keeps those out who have not written yet; the
-/// views that are made anew, in ACCESS EXCLUSIVE; the partition lock; then the tables, in SHARE, so that
+/// Locks, until the transaction ends: the gate, which keeps those out who have not written yet, and the
+/// views that are made anew, in ACCESS EXCLUSIVE, in turns one or the other first; the partition lock; then the tables, in SHARE, so that
 /// everybody reads on, and those that a migration alters in ACCESS EXCLUSIVE.
 pub fn begin(pending: &[&Migration]) -> Result<()> {
     let began = Instant::now();
     // Looked up before, so that nothing is between the gate and the views.
     let views = scripts::views_to_replace()?;
     let tables = TABLES.write(&[], |row| row.get::<String>(1))?;
+    // Who reads a view and then writes wants the gate last, who writes and then reads wants it first:
+    // every other attempt meets each of them in their own order.
+    let mut views_first = true;
     loop {
-        match spi::in_subtransaction(|| lock(pending, &views, &tables)) {
+        match spi::in_subtransaction(|| lock(pending, &views, &tables, views_first)) {
             Ok(()) => return Ok(()),
             Err(failure) if !failure.is_of_locks() => return failure.raise(),
             Err(failure) if began.elapsed() > PATIENCE => return Err(busy(&failure.message())),
             Err(_) => PAUSE.execute(&[])?,
         }
+        views_first = !views_first;
     }
 }
 
-fn lock(pending: &[&Migration], views: &[&str], tables: &[String]) -> Result<()> {
+fn lock(
+    pending: &[&Migration],
+    views: &[&str],
+    tables: &[String],
+    views_first: bool,
+) -> Result<()> {
     let impatience = Impatience::begin();
-    impatience.lock_table(GATE, TableLock::Share);
-    // At once: who reads one now and writes next would wait at the gate with it.
-    for view in views {
-        impatience.lock_table(view, TableLock::AccessExclusive);
+    let close_gate = || impatience.lock_table(GATE, TableLock::Share);
+    let close_views =
+        || views.iter().for_each(|view| impatience.lock_table(view, TableLock::AccessExclusive));
+    if views_first {
+        close_views();
+        close_gate();
+    } else {
+        close_gate();
+        close_views();
     }
     impatience.wait_for(partitions::lock_until_commit)?;
     let altered: Vec<&str> =
