@@ -1,6 +1,6 @@
 # Short names for the scripts; what happens is told in scripts/*.sh.
 .DEFAULT_GOAL := help
-.PHONY: help all demo demo-stop test test-all test-package check install package deb bench clean
+.PHONY: help all demo demo-stop test test-all test-package proof check install package deb bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -21,6 +21,9 @@ test-all: ## the same, the packages, and each further major release that can be 
 
 test-package: ## build the packages, install each into a clean PostgreSQL and try it
 	@scripts/test-package.sh
+
+proof: ## the long form of the proof suite (docs/GUARANTEES.md); its last part ends when interrupted
+	@scripts/proof.sh
 
 check: ## formatting, lints and the tests that need no server
 	@scripts/check.sh
