@@ -107,6 +107,14 @@ ensure_build_packages() {
         "postgresql-$DEFAULT_MAJOR" "postgresql-server-dev-$DEFAULT_MAJOR"
 }
 
+# isolation_tester: the directory of PostgreSQL's isolation tester, which comes with the packages above.
+# It is a client and serves for servers of every release.
+isolation_tester() {
+    local makefile
+    makefile=$("$(system_pg_config $DEFAULT_MAJOR)" --pgxs)
+    echo "${makefile%/makefiles/*}/test/isolation"
+}
+
 # alone COMMAND...: two runs of one checkout would get in each other's way where they fill $WORK.
 alone() {
     local result=0

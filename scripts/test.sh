@@ -36,6 +36,7 @@ server_tests() { # MAJOR CARGO-TEST-ARGUMENT...
         EXA_BILLING_TEST_PORT=$PORT \
         EXA_BILLING_TEST_LOG=$RUN/shared/server.log \
         EXA_BILLING_OLD_PG_BINS=$OLD_PG_BINS \
+        EXA_BILLING_ISOLATION=$(isolation_tester) \
         EXA_BILLING_EXPORTER=$EXPORTER \
         EXA_BILLING_PROOF_SHARE=$share \
         cargo_for $DEFAULT_MAJOR test "$@"
