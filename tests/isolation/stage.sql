@@ -278,11 +278,12 @@ CREATE FUNCTION stage.figures() RETURNS stage.figures LANGUAGE sql VOLATILE AS $
          exa_billing.recompute_user_balances(owner.id, dry_run => true) AS plan
 $$;
 
--- Those that are not zero, in words; months only where they are missing.
+-- Those that are not zero, in words; months only where they are missing, and not the evaluations that
+-- are due: after some seconds there may be one more.
 CREATE FUNCTION stage.told_of(figures stage.figures) RETURNS text LANGUAGE sql STABLE AS $$
     SELECT string_agg(replace(key, '_', ' ') || ' ' || value, ', ' ORDER BY place)
     FROM json_each_text(row_to_json(figures)) WITH ORDINALITY AS f(key, value, place)
-    WHERE value <> '0' AND NOT (key = 'months' AND value = '2') OR (key = 'months' AND value = '0')
+    WHERE CASE key WHEN 'months' THEN value <> '2' WHEN 'due' THEN false ELSE value <> '0' END
 $$;
 
 -- What does not change when everything that waits is posted.
