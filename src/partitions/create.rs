@@ -63,15 +63,18 @@ pub fn maintain(
     Ok(reports)
 }
 
-/// The names of all partitions of the journals.
+/// The names of all partitions of the journals, also of those that are newer than the transaction's
+/// snapshot.
 fn attached() -> Result<BTreeSet<String>> {
-    Ok(ATTACHED.write(&[], |row| row.get::<String>(1))?.into_iter().collect())
+    let names = spi::on_latest_snapshot(|| ATTACHED.read(&[], |row| row.get::<String>(1)))?;
+    Ok(names.into_iter().collect())
 }
 
 /// Gives every partition the guard it lacks: a restored or re-created extension leaves tables
 /// without their triggers.
 fn guard_attached() -> Result<()> {
-    for partition in UNGUARDED.write(&[], |row| row.get::<String>(1))? {
+    let unguarded = spi::on_latest_snapshot(|| UNGUARDED.read(&[], |row| row.get::<String>(1)))?;
+    for partition in unguarded {
         spi::run_script(&guard_ddl(&partition))?;
     }
     Ok(())
