@@ -40,6 +40,7 @@ SELECT exa_billing.set_free_allowance(0, '2000-01-01');
 SELECT exa_billing.start_worker();
 
 CREATE SEQUENCE stage.permutation;
+CREATE SEQUENCE stage.month_never_met;
 -- A sequence is read as it is now on every snapshot, however old.
 CREATE FUNCTION stage.u() RETURNS text LANGUAGE sql STABLE
     AS $$ SELECT 'user-' || last_value FROM stage.permutation $$;
@@ -149,15 +150,16 @@ END $$;
 -- The next month is not there.
 CREATE PROCEDURE stage.a_month_missing() LANGUAGE plpgsql AS $$
 BEGIN
+    PERFORM nextval('stage.month_never_met');
     EXECUTE format('DROP TABLE IF EXISTS exa_billing.exa_usage_log_%1$s, exa_billing.spend_log_%1$s',
                    stage.month());
 END $$;
 
--- An instant in a month that has no partition: another one for each permutation, and so far back that
--- only sessions that have raised the limit may record it.
+-- An instant in another month that has no partition: another one for each permutation, and so far back
+-- that only sessions that have raised the limit may record it.
 CREATE FUNCTION stage.a_month_never_met() RETURNS timestamptz LANGUAGE sql STABLE AS $$
     SELECT date_trunc('month', stage.at(0), 'UTC') - interval '1 year' - last_value * interval '1 month'
-    FROM stage.permutation
+    FROM stage.month_never_met
 $$;
 
 -- A table of the application in which u() has spent 7.
