@@ -1,0 +1,149 @@
+//! Every lock that a writing call takes, in somebody else's hands.
+
+use crate::calls::{self, CALLS, Call};
+use crate::common::{Database, Server, error_of, run_sql};
+use crate::proof_common::figure;
+use crate::usage_common::{State, assert_books_hold, assert_unchanged, column, state};
+use postgres::Client;
+use std::cell::Cell;
+
+/// What a call has locked by its end, as commands of another session that take the same.
+const LOCKED: &str = "
+SELECT statement FROM pg_locks AS l LEFT JOIN pg_class AS c ON l.locktype = 'relation' AND c.oid = l.relation
+CROSS JOIN LATERAL (
+    SELECT format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', c.oid::regclass) WHERE c.relkind IN ('r', 'p', 'v')
+    UNION ALL
+    SELECT format('SELECT 1 FROM %s FOR UPDATE', c.oid::regclass)
+    WHERE c.relkind IN ('r', 'p') AND l.mode IN ('RowExclusiveLock', 'RowShareLock')
+    UNION ALL
+    SELECT format('SELECT pg_advisory_xact_lock(%s)', CASE l.objsubid
+               WHEN 1 THEN ((l.classid::bigint << 32) | l.objid::bigint)::text
+               ELSE format('%s, %s', l.classid::bigint, l.objid::bigint) END)
+    WHERE l.locktype = 'advisory'
+) AS s (statement)
+WHERE l.pid = pg_backend_pid() AND l.granted
+  AND (l.locktype = 'advisory' OR c.relnamespace IN ('exa_billing'::regnamespace, 'public'::regnamespace))
+GROUP BY statement ORDER BY statement";
+
+struct Scene {
+    holder: Client,
+    caller: Client,
+    /// The books as they were left.
+    before: State,
+    number: Cell<u64>,
+}
+
+impl Scene {
+    fn sql(&self, call: &Call) -> String {
+        self.number.set(self.number.get() + 1);
+        call.sql(self.number.get())
+    }
+
+    /// The statements that are in the way of the call.
+    fn in_the_way(&mut self, call: &Call) -> Vec<String> {
+        if call.is_procedure() {
+            let tables = "SELECT format('LOCK TABLE exa_billing.%s IN ACCESS EXCLUSIVE MODE', t)
+                          FROM unnest(ARRAY['accounts', 'procedure_progress', 'job_runs', 'storage_migrations',
+                              'spend_log', 'spend_hourly_totals', 'unposted_spend']) AS t";
+            return column(&mut self.caller, tables);
+        }
+        let sql = self.sql(call);
+        run_sql(&mut self.caller, &format!("BEGIN; {sql}"));
+        let statements = column(&mut self.caller, LOCKED);
+        run_sql(&mut self.caller, "ROLLBACK");
+        statements
+    }
+
+    /// Whether the call is refused while somebody holds the lock. What it does otherwise is undone.
+    fn is_refused(&mut self, call: &Call, statement: &str) -> bool {
+        run_sql(&mut self.holder, &format!("BEGIN; {statement}"));
+        let sql = self.sql(call);
+        let begin = if call.is_procedure() { "" } else { "BEGIN;" };
+        let outcome = self.caller.batch_execute(&format!("{begin}{sql}"));
+        let _ = self.caller.batch_execute("ROLLBACK");
+        if let Err(error) = &outcome {
+            let code = error.code().expect("an error of the server").code();
+            assert_eq!(code, "55P03", "{sql}\n{statement}\n{error:?}");
+        }
+        run_sql(&mut self.holder, "ROLLBACK");
+        outcome.is_err()
+    }
+}
+
+fn scene() -> (Database, Scene) {
+    let db = Server::shared().books();
+    let mut holder = db.client();
+    calls::fill(&mut holder);
+    calls::assert_complete(&mut holder);
+    let caller = db.client_with("-c lock_timeout=4ms -c client_min_messages=error");
+    let before = state(&mut holder);
+    (db, Scene { holder, caller, before, number: Cell::new(0) })
+}
+
+pub fn each_in_somebody_elses_hands() {
+    let (_db, mut scene) = scene();
+    let (mut tried, mut refused) = (0, 0);
+    for call in CALLS {
+        let statements = scene.in_the_way(call);
+        let times = statements.iter().filter(|s| scene.is_refused(call, s)).count();
+        if !call.is_procedure() {
+            assert_unchanged(&mut scene.holder, &scene.before, call.of[0]);
+        }
+        assert!(times > 0, "nothing is in the way of {call:?}: {statements:#?}");
+        tried += statements.len();
+        refused += times;
+        // With nobody in the way it goes on.
+        let sql = scene.sql(call);
+        run_sql(&mut scene.caller, "SET lock_timeout = '30s'");
+        run_sql(&mut scene.caller, &sql);
+        run_sql(&mut scene.caller, "SET lock_timeout = '4ms'");
+        scene.before = state(&mut scene.holder);
+    }
+    run_sql(&mut scene.caller, "SELECT exa_billing.post_spend(1000000)");
+    assert_books_hold(&mut scene.caller);
+    figure(
+        "faults",
+        &format!(
+            "{} writing calls against {tried} locks of others: {refused} refused with 55P03 and nothing written, {} went on",
+            CALLS.len(),
+            tried - refused
+        ),
+    );
+}
+
+/// The locks that matter most, one by one, and what each stops.
+pub fn of_rows_stop_what_needs_them_and_nothing_else() {
+    let (_db, mut scene) = scene();
+    let account = "SELECT 1 FROM exa_billing.accounts WHERE owner_id = 'paid' FOR UPDATE";
+    let allowance =
+        "SELECT 1 FROM exa_billing.exa_monthly_allowance WHERE user_id = 'free' FOR UPDATE";
+    let free = "SELECT exa_billing.record_exa_usage('free', '/search', 1)";
+    let paid = "SELECT exa_billing.record_exa_usage('paid', '/search', 1)";
+    let spend = "SELECT exa_billing.record_spend('user', 'paid', 1, 'scheduled', 'other', 'p')";
+    let purchase = "SELECT exa_billing.record_spend('user', 'paid', 1, 'scheduled', 'other', 'p', require_balance => true)";
+    let grant = "SELECT exa_billing.grant_credit('user', 'paid', 1)";
+    let post = "SELECT exa_billing.post_spend()";
+    let expire = "SELECT exa_billing.expire_credits('user', 'paid')";
+    let recompute = "SELECT exa_billing.recompute_user_balances('paid')";
+    run_sql(&mut scene.caller, free);
+    for (lock, stopped, going_on) in [
+        (account, &[purchase, grant, expire, recompute][..], &[free, paid, spend, post][..]),
+        (allowance, &[free][..], &[paid, spend, purchase, grant, post, expire, recompute][..]),
+    ] {
+        run_sql(&mut scene.holder, &format!("BEGIN; {lock}"));
+        for sql in stopped {
+            let before = state(&mut scene.holder);
+            assert_eq!(error_of(&mut scene.caller, sql).code, "55P03", "{lock}: {sql}");
+            assert_eq!(before, state(&mut scene.holder), "{lock}: {sql}");
+        }
+        for sql in going_on {
+            run_sql(&mut scene.caller, sql);
+        }
+        run_sql(&mut scene.holder, "ROLLBACK");
+        for sql in stopped {
+            run_sql(&mut scene.caller, sql);
+        }
+    }
+    run_sql(&mut scene.caller, post);
+    assert_books_hold(&mut scene.caller);
+}
