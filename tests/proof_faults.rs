@@ -7,11 +7,19 @@
 
 #[path = "proof_faults/calls.rs"]
 mod calls;
+mod books_common;
 mod common;
+#[path = "proof_faults/disk.rs"]
+mod disk;
+#[path = "proof_faults/lock_table.rs"]
+mod lock_table;
 #[path = "proof_faults/locks.rs"]
 mod locks;
 mod proof_common;
+#[path = "proof_faults/small_disk.rs"]
+mod small_disk;
 mod usage_common;
+mod worker_common;
 
 #[test]
 fn a_lock_in_somebody_elses_hands_is_an_error_in_time_and_leaves_nothing() {
@@ -21,4 +29,19 @@ fn a_lock_in_somebody_elses_hands_is_an_error_in_time_and_leaves_nothing() {
 #[test]
 fn row_locks_stop_what_needs_them_and_nothing_else() {
     locks::of_rows_stop_what_needs_them_and_nothing_else();
+}
+
+#[test]
+fn a_full_lock_table_is_an_error_that_leaves_nothing() {
+    lock_table::every_call_with_few_locks_to_spare();
+}
+
+#[test]
+fn a_full_lock_table_ends_no_worker() {
+    lock_table::the_worker_outlives_it();
+}
+
+#[test]
+fn a_full_disk_stops_everything_in_the_middle_and_nothing_is_half_done() {
+    disk::stops_everything_in_the_middle_and_nothing_is_half_done();
 }

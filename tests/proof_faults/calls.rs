@@ -1,6 +1,6 @@
 //! Every function and procedure that writes, each in a call that can be made again and again.
 
-use crate::common::{one, run_sql};
+use crate::common::run_sql;
 use crate::usage_common::column;
 use postgres::Client;
 
@@ -212,11 +212,15 @@ pub const CALLS: &[Call] = &[
 
 /// Fills new books with what the calls are about.
 pub fn fill(client: &mut Client) {
+    // Roles are the whole server's, and other tests may be making them.
     for role in ["some_role", "some_end_user"] {
-        let there = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)";
-        if !one::<bool>(client, there, &[&role]) {
-            run_sql(client, &format!("CREATE ROLE {role}"));
-        }
+        run_sql(
+            client,
+            &format!(
+                "DO $$ BEGIN CREATE ROLE {role};
+                 EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
+            ),
+        );
     }
     run_sql(
         client,
