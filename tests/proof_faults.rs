@@ -11,6 +11,8 @@ mod books_common;
 mod common;
 #[path = "proof_faults/disk.rs"]
 mod disk;
+#[path = "proof_faults/interruptions.rs"]
+mod interruptions;
 #[path = "proof_faults/lock_table.rs"]
 mod lock_table;
 #[path = "proof_faults/locks.rs"]
@@ -18,8 +20,12 @@ mod locks;
 mod proof_common;
 #[path = "proof_faults/small_disk.rs"]
 mod small_disk;
+#[path = "proof_faults/two_phase.rs"]
+mod two_phase;
 mod usage_common;
 mod worker_common;
+#[path = "proof_faults/works.rs"]
+mod works;
 
 #[test]
 fn a_lock_in_somebody_elses_hands_is_an_error_in_time_and_leaves_nothing() {
@@ -44,4 +50,14 @@ fn a_full_lock_table_ends_no_worker() {
 #[test]
 fn a_full_disk_stops_everything_in_the_middle_and_nothing_is_half_done() {
     disk::stops_everything_in_the_middle_and_nothing_is_half_done();
+}
+
+#[test]
+fn prepared_transactions_wait_through_a_crash_and_disturb_nobody() {
+    two_phase::prepared_charges_and_grants_wait_through_a_crash();
+}
+
+#[test]
+fn statements_interrupted_at_random_moments_leave_nothing_half_done() {
+    interruptions::at_random_moments_leave_nothing_half_done();
 }

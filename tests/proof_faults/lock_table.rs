@@ -125,14 +125,15 @@ pub fn every_call_with_few_locks_to_spare() {
     );
 }
 
+const CHARGE: &str =
+    "SELECT exa_billing.record_spend('user', 'paid', 1, 'scheduled', 'other', 'p')";
+
 /// The worker meets it too; it stays, says so, and goes on when there is room.
 pub fn the_worker_outlives_it() {
     let Scene { server, mut hog, mut caller, mut watcher, .. } = scene();
     let database: String = one(&mut watcher, "SELECT current_database()::text", &[]);
     serve(&server, &database);
     let worker = wait_for_worker(&mut watcher, &database);
-    const CHARGE: &str =
-        "SELECT exa_billing.record_spend('user', 'paid', 1, 'scheduled', 'other', 'p')";
     run_sql(&mut caller, &format!("BEGIN; {CHARGE}"));
     hog.leave(0);
     run_sql(&mut caller, "COMMIT");
