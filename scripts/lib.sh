@@ -313,12 +313,15 @@ server_stop() { # DIR [MODE]
 }
 
 # stop_and_remove DIR: also the servers that tests started below DIR and did not
-# come to stop themselves.
+# come to stop themselves, and the small disks of tests that were killed.
 stop_and_remove() {
-    local data
+    local data disk
     for data in "$1"/data "$1"/*/data; do
         [ ! -d "$data" ] || server_stop "${data%/data}" immediate
     done
+    while read -r _ disk _; do
+        case $disk in "$1"/*) umount --lazy "$disk" || true ;; esac
+    done </proc/mounts
     rm -rf "$1"
 }
 

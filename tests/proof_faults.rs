@@ -11,17 +11,22 @@ mod books_common;
 mod common;
 #[path = "proof_faults/disk.rs"]
 mod disk;
+#[path = "proof_faults/file_limit.rs"]
+mod file_limit;
 #[path = "proof_faults/interruptions.rs"]
 mod interruptions;
 #[path = "proof_faults/lock_table.rs"]
 mod lock_table;
 #[path = "proof_faults/locks.rs"]
 mod locks;
+#[path = "proof_faults/log_disk.rs"]
+mod log_disk;
 mod proof_common;
 #[path = "proof_faults/small_disk.rs"]
 mod small_disk;
 #[path = "proof_faults/two_phase.rs"]
 mod two_phase;
+mod upgrade_common;
 mod usage_common;
 mod worker_common;
 #[path = "proof_faults/works.rs"]
@@ -60,4 +65,9 @@ fn prepared_transactions_wait_through_a_crash_and_disturb_nobody() {
 #[test]
 fn statements_interrupted_at_random_moments_leave_nothing_half_done() {
     interruptions::at_random_moments_leave_nothing_half_done();
+}
+
+#[test]
+fn a_full_disk_of_the_servers_log_loses_nothing_that_was_acknowledged() {
+    log_disk::ends_the_server_and_loses_nothing();
 }

@@ -179,7 +179,7 @@ fn worker(scene: &mut Scene) {
 
 pub fn stops_everything_in_the_middle_and_nothing_is_half_done() {
     let Some(mut scene) = scene() else {
-        unimplemented!();
+        return crate::file_limit::stops_charging_in_the_middle();
     };
     run_sql(&mut scene.client, "CREATE EXTENSION exa_billing");
     let calls = single_calls(&mut scene);

@@ -1,8 +1,10 @@
 //! Statements that end before their time: by a time-out, by somebody who cancels them, by the end of their
 //! session, each at a random moment.
 
+use crate::books_common::{self, assert_same, catalog, contents};
 use crate::common::{Database, Server, one, run_sql, wait_until};
 use crate::proof_common::{figure, prove_in, trial};
+use crate::upgrade_common::made_up;
 use crate::usage_common::{assert_books_hold, assert_unchanged, state};
 use crate::works::{FUNCTIONS, PROCEDURES, Procedure, fill};
 use fastrand::Rng;
@@ -82,7 +84,7 @@ fn in_each_way(
     mut attempt: impl FnMut(&Database, Way, Duration) -> bool,
 ) {
     for way in WAYS {
-        let was_faster = attempt(db, way, takes.mul_f64(rng.f64()));
+        let was_faster = attempt(db, way, takes.mul_f64(1.1 * rng.f64()));
         let mut tally = tally.lock().unwrap();
         *(if was_faster { &mut tally.faster } else { &mut tally.interrupted }) += 1;
     }
@@ -127,16 +129,26 @@ fn procedures(db: &Database, client: &mut Client, rng: &mut Rng, tally: &Mutex<T
     }
 }
 
-struct Scene {
-    db: Database,
-    client: Client,
-}
-
-fn scene() -> Scene {
-    let db = Server::shared().books();
-    let mut client = db.client_with("-c client_min_messages=error");
-    fill(&mut client);
-    Scene { db, client }
+/// Books of an older version are brought up to this one, or stay what they are.
+fn migration(rng: &mut Rng, tally: &Mutex<Tally>) {
+    const SETUP: &str = "SELECT exa_billing.setup()";
+    let db = made_up(1).books(&Server::shared());
+    let mut client = db.client();
+    run_sql(&mut client, "ALTER EXTENSION exa_billing UPDATE");
+    books_common::fill(&mut client);
+    let before = (catalog(&mut client), contents(&mut client));
+    run_sql(&mut client, "BEGIN");
+    let began = Instant::now();
+    run_sql(&mut client, SETUP);
+    let takes = began.elapsed();
+    run_sql(&mut client, "ROLLBACK");
+    in_each_way(&db, rng, tally, takes, |db, way, after| {
+        interrupted(db, "BEGIN", SETUP, way, after)
+    });
+    assert_same(SETUP, &before.0, &catalog(&mut client));
+    assert_same(SETUP, &before.1, &contents(&mut client));
+    run_sql(&mut client, SETUP);
+    assert_books_hold(&mut client);
 }
 
 pub fn at_random_moments_leave_nothing_half_done() {
@@ -148,9 +160,12 @@ pub fn at_random_moments_leave_nothing_half_done() {
         |_| (),
         |(), seed| {
             let mut rng = Rng::with_seed(seed);
-            let Scene { db, mut client } = scene();
+            let db = Server::shared().books();
+            let mut client = db.client_with("-c client_min_messages=error");
+            fill(&mut client);
             functions(&db, &mut client, &mut rng, &tally);
             procedures(&db, &mut client, &mut rng, &tally);
+            migration(&mut rng, &tally);
         },
     );
     let Tally { interrupted, faster } = tally.into_inner().unwrap();
@@ -161,7 +176,7 @@ pub fn at_random_moments_leave_nothing_half_done() {
             "{} statements of {} kinds interrupted at random moments by time-out, cancellation or the end of \
              their session; {faster} more were done before",
             interrupted,
-            FUNCTIONS.len() + PROCEDURES.len()
+            FUNCTIONS.len() + PROCEDURES.len() + 1
         ),
     );
 }

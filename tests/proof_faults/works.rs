@@ -14,20 +14,20 @@ pub struct Procedure {
     pub left: &'static str,
 }
 
-/// Books of 120 owners with charges of three days, some posted, and a table that is not attached yet.
+/// Books of 80 owners with charges of three days, some posted, and a table that is not attached yet.
 pub fn fill(client: &mut Client) {
     run_sql(
         client,
         "SELECT exa_billing.start_worker();
          SELECT exa_billing.set_free_allowance(0, '2020-01-01');
          SELECT exa_billing.set_organization_member('org-' || n, 'u' || n, 'owner') FROM generate_series(0, 19) AS n;
-         SELECT exa_billing.grant_credit('user', 'u' || n, 1000000) FROM generate_series(0, 99) AS n;
-         SELECT count(exa_billing.record_exa_usage('u' || n % 100, '/search', 100 + n, CASE WHEN n % 3 = 0 THEN 'org-' || n % 20 END,
-             created_at => now() - n % 60 * interval '1 hour')) FROM generate_series(1, 1500) AS n;
+         SELECT exa_billing.grant_credit('user', 'u' || n, 1000000) FROM generate_series(0, 59) AS n;
+         SELECT count(exa_billing.record_exa_usage('u' || n % 60, '/search', 100 + n, CASE WHEN n % 3 = 0 THEN 'org-' || n % 20 END,
+             created_at => now() - n % 60 * interval '1 hour')) FROM generate_series(1, 500) AS n;
          SELECT exa_billing.post_spend(1000000);
          CREATE TABLE public.llm (id bigint PRIMARY KEY, who text, cost bigint, at timestamptz);
          CREATE INDEX ON public.llm (who, at);
-         INSERT INTO public.llm SELECT n, 'u' || n % 100, n, now() - n % 60 * interval '1 hour' FROM generate_series(1, 2000) AS n;
+         INSERT INTO public.llm SELECT n, 'u' || n % 60, n, now() - n % 60 * interval '1 hour' FROM generate_series(1, 700) AS n;
          ANALYZE",
     );
 }
@@ -36,8 +36,8 @@ pub fn fill(client: &mut Client) {
 pub const FUNCTIONS: &[(&str, &str)] = &[
     (
         "",
-        "SELECT count(*) FROM exa_billing.record_exa_usage_batch((SELECT jsonb_agg(jsonb_build_object('user_id', 'u' || n % 90,
-             'path', '/search', 'cost_microdollars', n, 'idempotency_key', 'k' || n)) FROM generate_series(1, 600) AS n))",
+        "SELECT count(*) FROM exa_billing.record_exa_usage_batch((SELECT jsonb_agg(jsonb_build_object('user_id', 'u' || n % 50,
+             'path', '/search', 'cost_microdollars', n, 'idempotency_key', 'k' || n)) FROM generate_series(1, 300) AS n))",
     ),
     ("", "SELECT exa_billing.post_spend(1000000)"),
     (
@@ -45,12 +45,12 @@ pub const FUNCTIONS: &[(&str, &str)] = &[
         "SELECT exa_billing.attach_spend_source('llm', 'public.llm', 'variable', 'ai_gateway',
              '{\"user_id\": \"who\", \"organization_id\": {\"value\": null}, \"amount\": \"cost\", \"created_at\": \"at\"}', true)",
     ),
-    ("", "INSERT INTO public.llm SELECT -n, 'u' || n % 100, n, now() FROM generate_series(1, 2000) AS n"),
+    ("", "INSERT INTO public.llm SELECT -n, 'u' || n % 60, n, now() FROM generate_series(1, 700) AS n"),
     ("", "SELECT exa_billing.detach_spend_source('llm')"),
     (
         "SELECT exa_billing.post_spend(1000000);
          SELECT count(exa_billing.grant_credit('user', 'due-' || n, 10, now() - interval '1 second', created_at => now() - interval '1 hour'))
-         FROM generate_series(1, 150) AS n",
+         FROM generate_series(1, 30) AS n",
         "SELECT exa_billing.expire_due_credits(max_owners => 100000)",
     ),
     (
@@ -65,10 +65,10 @@ pub const FUNCTIONS: &[(&str, &str)] = &[
     ),
     (
         "SELECT exa_billing.update_spend_alert_settings('user', 'u' || n, '{\"spend_alerts_enabled\": true, \"threshold_7d_microdollars\": 1000}', 'u')
-         FROM generate_series(1, 60) AS n",
+         FROM generate_series(1, 30) AS n",
         "SELECT exa_billing.run_spend_alert_sweep()",
     ),
-    ("", "SELECT exa_billing.maintain_partitions(30)"),
+    ("", "SELECT exa_billing.maintain_partitions(13)"),
     ("", "SELECT count(*) FROM exa_billing.claim_notifications(1000)"),
     ("", "SELECT exa_billing.erase_user('u' || n) FROM generate_series(1, 20) AS n"),
     ("", "SELECT count(*) FROM exa_billing.verify_books()"),
@@ -116,7 +116,7 @@ pub const PROCEDURES: &[Procedure] = &[
     Procedure {
         damage: "SELECT count(exa_billing.record_spend('user', 'u' || n, 5, 'variable', 'kiloclaw', 'p' || n)) FROM generate_series(1, 300) AS n;
                  SELECT count(exa_billing.grant_credit('user', 'due-' || n, 10, now() - interval '10 seconds', created_at => now() - interval '1 hour'))
-                 FROM (SELECT count(*) FROM exa_billing.accounts) AS a (accounts), generate_series(accounts, accounts + 50) AS n",
+                 FROM (SELECT count(*) FROM exa_billing.accounts) AS a (accounts), generate_series(accounts, accounts + 20) AS n",
         call: "CALL exa_billing.run_maintenance()",
         whole: "SELECT NOT EXISTS (SELECT FROM exa_billing.verify_books())",
         left: "SELECT (SELECT count(*) FROM exa_billing.unposted_spend) + (SELECT count(*) FROM exa_billing.accounts
