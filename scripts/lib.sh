@@ -319,9 +319,11 @@ stop_and_remove() {
     for data in "$1"/data "$1"/*/data; do
         [ ! -d "$data" ] || server_stop "${data%/data}" immediate
     done
-    while read -r _ disk _; do
-        case $disk in "$1"/*) umount --lazy "$disk" || true ;; esac
-    done </proc/mounts
+    if [ -r /proc/mounts ]; then
+        while read -r _ disk _; do
+            case $disk in "$1"/*) umount --lazy "$disk" || true ;; esac
+        done </proc/mounts
+    fi
     rm -rf "$1"
 }
 

@@ -87,10 +87,8 @@ fn single_calls(scene: &mut Scene) -> usize {
         format!("SELECT exa_billing.attach_spend_source('llm', 'public.llm', 'variable', 'other', {MAP}, true)"),
         format!("INSERT INTO public.llm SELECT -n, 'l' || n % 200, 5, now() FROM generate_series(1, {ROWS}) AS n"),
         "SELECT exa_billing.detach_spend_source('llm')".to_owned(),
-        format!(
-            "SELECT count(exa_billing.import_opening_balance('user', 'i' || n, 50, 20, now(), 'o' || n))
-             FROM generate_series(1, 300) AS n"
-        ),
+        "SELECT count(exa_billing.import_opening_balance('user', 'i' || n, 50, 20, now(), 'o' || n))
+             FROM generate_series(1, 300) AS n".to_owned(),
     ];
     for call in &calls {
         scene.all_or_nothing(call);

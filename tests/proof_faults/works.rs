@@ -18,7 +18,12 @@ pub struct Procedure {
 pub fn fill(client: &mut Client) {
     run_sql(
         client,
-        "SELECT exa_billing.start_worker();
+        "DO $$ BEGIN
+             -- Of all calls of a run the same, also when an hour begins between them.
+             EXECUTE format('CREATE FUNCTION public.the_hour() RETURNS timestamptz IMMUTABLE LANGUAGE sql
+                 RETURN %L::timestamptz', date_trunc('hour', now(), 'UTC'));
+         END $$;
+         SELECT exa_billing.start_worker();
          SELECT exa_billing.set_free_allowance(0, '2020-01-01');
          SELECT exa_billing.set_organization_member('org-' || n, 'u' || n, 'owner') FROM generate_series(0, 19) AS n;
          SELECT exa_billing.grant_credit('user', 'u' || n, 1000000) FROM generate_series(0, 59) AS n;
@@ -82,7 +87,7 @@ pub const FUNCTIONS: &[(&str, &str)] = &[
 
 macro_rules! hours {
     () => {
-        "date_trunc('hour', now(), 'UTC') - interval '80 hours', date_trunc('hour', now(), 'UTC')"
+        "public.the_hour() - interval '80 hours', public.the_hour()"
     };
 }
 
@@ -97,11 +102,9 @@ pub const PROCEDURES: &[Procedure] = &[
     },
     Procedure {
         // The hour that is running is left alone: it is somebody else's by the next call.
-        damage: concat!(
-            "DELETE FROM exa_billing.spend_hourly_totals WHERE hour_start < date_trunc('hour', now(), 'UTC');
-             DELETE FROM exa_billing.spend_hourly_drivers WHERE hour_start < date_trunc('hour', now(), 'UTC');
-             DELETE FROM exa_billing.procedure_progress"
-        ),
+        damage: "DELETE FROM exa_billing.spend_hourly_totals WHERE hour_start < public.the_hour();
+             DELETE FROM exa_billing.spend_hourly_drivers WHERE hour_start < public.the_hour();
+             DELETE FROM exa_billing.procedure_progress",
         call: concat!("CALL exa_billing.backfill_rollups(", hours!(), ", false)"),
         // From where it says it is, going back in time and up in owners, nothing is amiss.
         whole: concat!(
