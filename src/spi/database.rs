@@ -2,7 +2,7 @@
 
 use super::Failure;
 use super::background::transaction;
-use pgrx::pg_sys;
+use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
 use std::ffi::CStr;
 
 /// Whether a process can connect to a database.
@@ -51,7 +51,8 @@ pub fn door_of(name: &str) -> std::result::Result<Door, Failure> {
 /// DATABASE … RENAME and SET TABLESPACE, and CREATE DATABASE with it as template. They give the sessions
 /// that are in it five seconds to leave, background processes too.
 ///
-/// It tries the lock that every session takes while it connects; one look into the lock table.
+/// It tries the lock that every session takes while it connects; one look into the lock table. Where that
+/// is full nobody can tell, and it is no reason for a background process to end.
 pub fn is_wanted_alone(database: pg_sys::Oid) -> bool {
     let tag = pg_sys::LOCKTAG {
         locktag_field1: 0, // what all databases share
@@ -62,15 +63,19 @@ pub fn is_wanted_alone(database: pg_sys::Oid) -> bool {
         locktag_lockmethodid: u8::try_from(pg_sys::DEFAULT_LOCKMETHOD).unwrap_or_default(),
     };
     let lock = pg_sys::RowExclusiveLock.cast_signed();
-    // SAFETY: a session's lock, taken without waiting and given back at once.
-    unsafe {
+    // SAFETY: a session's lock, taken without waiting and given back at once; when there is no room for
+    // it, nothing was taken when the error is raised.
+    let try_lock = || unsafe {
         let had = pg_sys::LockAcquire(&raw const tag, lock, true, true);
         if had == pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL {
             return true;
         }
         pg_sys::LockRelease(&raw const tag, lock, true);
-    }
-    false
+        false
+    };
+    PgTryBuilder::new(try_lock)
+        .catch_when(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, |_| false)
+        .execute()
 }
 
 /// Whether the extension is in this database: a look into the catalog.

@@ -4,10 +4,11 @@ use crate::calls::{self, CALLS};
 use crate::common::{Server, error_of, one, run_sql, wait_until};
 use crate::proof_common::{figure, prove_in, trial};
 use crate::usage_common::{assert_books_hold, assert_unchanged, state};
-use crate::worker_common::{queue, serve, wait_for_worker};
+use crate::worker_common::{launcher, queue, serve, wait_for_worker};
 use fastrand::Rng;
 use postgres::Client;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 const SMALL: &[(&str, &str)] = &[
     ("max_locks_per_transaction", "10"),
@@ -133,7 +134,7 @@ pub fn the_worker_outlives_it() {
     let Scene { server, mut hog, mut caller, mut watcher, .. } = scene();
     let database: String = one(&mut watcher, "SELECT current_database()::text", &[]);
     serve(&server, &database);
-    let worker = wait_for_worker(&mut watcher, &database);
+    let (worker, leader) = (wait_for_worker(&mut watcher, &database), launcher(&server));
     run_sql(&mut caller, &format!("BEGIN; {CHARGE}"));
     hog.leave(0);
     run_sql(&mut caller, "COMMIT");
@@ -141,9 +142,17 @@ pub fn the_worker_outlives_it() {
         line.contains("exa_billing could not") && line.ends_with(": out of shared memory")
     };
     wait_until("one of its jobs fails", || server.log().lines().any(is_told));
+    // Whatever anybody gives back is taken as well; so everybody meets it, also the launcher, which
+    // looks after its worker every second.
+    let full_since = Instant::now();
+    wait_until("everybody has met it", || {
+        hog.leave(0);
+        full_since.elapsed() > Duration::from_millis(2500)
+    });
     hog.go();
     run_sql(&mut caller, CHARGE);
     wait_until("it posts", || queue(&mut watcher) == 0);
     assert_eq!(wait_for_worker(&mut watcher, &database), worker);
+    assert_eq!(launcher(&server), leader);
     assert_books_hold(&mut watcher);
 }
