@@ -1,7 +1,7 @@
 //! How far long work has come: a row that the view `progress` shows and that lets a stopped run go on
 //! where it was, and a notice every few seconds.
 
-use crate::error::{BillingError, Result};
+use crate::error::{BillingError, Kind, Result};
 use crate::spi::{Statement, values};
 use crate::time::Instant;
 use std::cell::Cell;
@@ -116,7 +116,7 @@ impl Run {
                 total: row.get(5)?,
             })
         })?;
-        position.ok_or_else(no_progress)
+        position.ok_or_else(|| self.not_begun())
     }
 
     pub fn note(&self, step: &Step) -> Result<()> {
@@ -143,10 +143,14 @@ impl Run {
                 failed: row.get(4)?,
             })
         })?;
-        counts.ok_or_else(no_progress)
+        counts.ok_or_else(|| self.not_begun())
     }
-}
 
-fn no_progress() -> BillingError {
-    BillingError::internal("no progress is kept of this run")
+    /// A step that somebody calls by hand.
+    fn not_begun(&self) -> BillingError {
+        let procedure = self.procedure;
+        BillingError::new(Kind::WrongState, format!("no such run of {procedure} has begun"))
+            .detail(format!("Its arguments are {}.", self.arguments))
+            .hint(format!("CALL exa_billing.{procedure}() takes all the steps of a run."))
+    }
 }

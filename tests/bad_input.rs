@@ -130,6 +130,32 @@ fn bad_arguments_are_named_and_write_nothing() {
 }
 
 #[test]
+fn what_cannot_be_called_like_this_says_so() {
+    let (_db, mut c) = books();
+    for (call, code, message) in [
+        ("refuse_change()", "55000", "this function is called by triggers only"),
+        ("refuse_direct_change()", "55000", "this function is called by triggers only"),
+        ("refuse_truncate()", "55000", "this function is called by triggers only"),
+        ("capture_spend()", "55000", "this function is called by triggers only"),
+        (
+            "recompute_next_owner(false, true, true)",
+            "55000",
+            "no such run of recompute_all_balances has begun",
+        ),
+        (
+            "backfill_next_hours(false, '2026-11-20 10:00Z', '2026-11-22 10:00Z', true)",
+            "55000",
+            "no such run of backfill_rollups has begun",
+        ),
+        ("grant_operator('4294967295')", "22023", "role must be one that exists"),
+        ("grant_application('0')", "22023", "role must be one that exists"),
+    ] {
+        let error = refusal(&mut c, &format!("select exa_billing.{call}"));
+        assert_eq!((error.code().code(), error.message()), (code, message), "{call}");
+    }
+}
+
+#[test]
 fn bad_arguments_make_no_books() {
     let db = Server::shared().database();
     let mut c = session(&db);

@@ -57,6 +57,9 @@ static GRANTS_OF_IDENTITY: Statement = Statement::fresh(
 static MAY_NAME_USERS: Statement = Statement::fresh(
     "SELECT pg_catalog.has_parameter_privilege($1, 'exa_billing.user_id', 'SET'), $1::regrole::text",
 );
+// A regrole that was given as a number need not be one.
+static IS_ROLE: Statement =
+    Statement::kept("SELECT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE oid = $1)");
 static REMEMBER: Statement = Statement::kept(
     "INSERT INTO exa_billing.access_grants (role_name, granted_as, granted_at)
      SELECT r.rolname, $2, pg_catalog.now() FROM pg_catalog.pg_roles AS r WHERE r.oid = $1
@@ -165,7 +168,7 @@ pub fn grant_again() -> Result<()> {
 /// security is enabled and the role is new to it, what putting it into the policies takes.
 fn grant_to(role: Option<Oid>, kind: Kind) -> Answer<()> {
     let role = role.ok_or_else(|| BillingError::missing("role"))?;
-    if role == pg_sys::InvalidOid {
+    if IS_ROLE.read_row(values![role], |row| row.get::<bool>(1))? != Some(true) {
         return Err(BillingError::invalid("role must be one that exists")
             .hint("PUBLIC gets no rights.")
             .into());

@@ -1,7 +1,7 @@
 //! The trigger functions of the guards of the books.
 
 use crate::error::{BillingError, Kind};
-use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
+use crate::spi::{Answer, Trigger};
 use pgrx::prelude::*;
 use std::cell::Cell;
 use std::thread::LocalKey;
@@ -38,34 +38,28 @@ impl Drop for Permission {
     }
 }
 
-type TriggerAnswer<'a> = Result<Option<PgHeapTuple<'a, pgrx::AllocatedByPostgres>>, ErrorReport>;
-
 /// Refuses whatever statement fired it, also one that would touch no row.
-#[pg_trigger(sql = false)]
-fn refuse_change<'a>(trigger: &'a PgTrigger<'a>) -> TriggerAnswer<'a> {
-    refuse(&trigger.table_name().unwrap_or_default())
+#[pg_extern(sql = false)]
+fn refuse_change(call: pg_sys::FunctionCallInfo) -> Answer<()> {
+    Err(refusal(&Trigger::that_calls(call)?).into())
 }
 
 /// Refuses a statement that changes by hand what only functions may change: under one name the
 /// baselines, under the other the descriptions.
-#[pg_trigger(sql = false)]
-fn refuse_direct_change<'a>(trigger: &'a PgTrigger<'a>) -> TriggerAnswer<'a> {
-    let is_permitted = match trigger.name() {
-        Ok("by_functions_only") => KEEPING_BASELINES.get(),
-        Ok("by_erasure_only") => ERASING_TEXTS.get(),
+#[pg_extern(sql = false)]
+fn refuse_direct_change(call: pg_sys::FunctionCallInfo) -> Answer<()> {
+    let trigger = Trigger::that_calls(call)?;
+    let is_permitted = match trigger.name().as_str() {
+        "by_functions_only" => KEEPING_BASELINES.get(),
+        "by_erasure_only" => ERASING_TEXTS.get(),
         _ => false,
     };
-    if is_permitted {
-        return Ok(None);
-    }
-    refuse(&trigger.table_name().unwrap_or_default())
+    if is_permitted { Ok(()) } else { Err(refusal(&trigger).into()) }
 }
 
-/// Raises here: an Err that is returned from a trigger reaches the user as a panic's text.
-fn refuse<T>(table: &str) -> T {
-    let refusal =
-        BillingError::new(Kind::WrongState, format!("table \"{table}\" refuses this change"))
-            .detail("What the books have recorded is never changed or removed.")
-            .hint("Correct an amount with exa_billing.adjust_credit().");
-    ErrorReportable::unwrap_or_report(Err(ErrorReport::from(refusal)))
+fn refusal(trigger: &Trigger) -> BillingError {
+    let table = trigger.table_name();
+    BillingError::new(Kind::WrongState, format!("table \"{table}\" refuses this change"))
+        .detail("What the books have recorded is never changed or removed.")
+        .hint("Correct an amount with exa_billing.adjust_credit().")
 }

@@ -2,7 +2,7 @@
 
 use super::value::{self, Value};
 use super::{c_text, connected, count_of, failed_code, row};
-use crate::error::Result;
+use crate::error::{BillingError, Kind, Result};
 use crate::spi::Row;
 use pgrx::pg_sys;
 use std::cell::RefCell;
@@ -31,15 +31,18 @@ thread_local! {
 }
 
 impl Trigger {
-    /// The trigger this function was called by; None when it was called otherwise.
-    pub fn called(call: pg_sys::FunctionCallInfo) -> Option<Self> {
+    /// The trigger this function was called by.
+    pub fn that_calls(call: pg_sys::FunctionCallInfo) -> Result<Self> {
         // SAFETY: `call` is the running call; its context is a TriggerData when its tag says so.
-        unsafe {
+        let trigger = unsafe {
             let context = (*call).context;
             let is_trigger =
                 !context.is_null() && (*context).type_ == pg_sys::NodeTag::T_TriggerData;
             is_trigger.then(|| Self { data: context.cast() })
-        }
+        };
+        trigger.ok_or_else(|| {
+            BillingError::new(Kind::WrongState, "this function is called by triggers only")
+        })
     }
 
     pub fn event(&self) -> Event {
@@ -55,6 +58,13 @@ impl Trigger {
     pub fn relation(&self) -> pg_sys::Oid {
         // SAFETY: as above; a trigger has its relation open.
         unsafe { (*(*self.data).tg_relation).rd_id }
+    }
+
+    pub fn table_name(&self) -> String {
+        // SAFETY: as above; a relation has a name.
+        let name =
+            unsafe { CStr::from_ptr((*(*(*self.data).tg_relation).rd_rel).relname.data.as_ptr()) };
+        name.to_string_lossy().into_owned()
     }
 
     pub fn name(&self) -> String {

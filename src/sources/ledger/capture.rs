@@ -106,19 +106,13 @@ fn require_own(trigger: &Trigger) -> Result<()> {
         .hint("Give it its name back, or drop it and call exa_billing.setup()."))
 }
 
-fn called_as_trigger(call: pg_sys::FunctionCallInfo) -> Result<Trigger> {
-    Trigger::called(call).ok_or_else(|| {
-        BillingError::new(Kind::WrongState, "this function is called by triggers only")
-    })
-}
-
 /// Queues what the statement that fired it has written. On a subscriber nothing is captured: the
 /// publisher has done it.
 ///
 /// Locks: none that others could wait for, except where a deleted row's month has to be made.
 #[pg_extern(sql = false)]
 fn capture_spend(call: pg_sys::FunctionCallInfo) -> Answer<()> {
-    let trigger = called_as_trigger(call)?;
+    let trigger = Trigger::that_calls(call)?;
     if spi::is_subscriber() {
         return Ok(());
     }
@@ -131,7 +125,7 @@ fn capture_spend(call: pg_sys::FunctionCallInfo) -> Answer<()> {
 /// Refuses to empty an attached table in one stroke: no row would be seen going.
 #[pg_extern(sql = false)]
 fn refuse_truncate(call: pg_sys::FunctionCallInfo) -> Answer<()> {
-    let trigger = called_as_trigger(call)?;
+    let trigger = Trigger::that_calls(call)?;
     let source = trigger.argument().unwrap_or_default();
     let error = BillingError::new(Kind::WrongState, "an attached table refuses TRUNCATE")
         .detail(format!("It is the spend source {}.", quoted(&source)))
