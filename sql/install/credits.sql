@@ -6,7 +6,7 @@ CREATE FUNCTION exa_billing.grant_credit(
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'grant_credit_wrapper';
 COMMENT ON FUNCTION exa_billing.grant_credit(text, text, bigint, timestamptz, text, text, boolean, text, timestamptz) IS
-'Gives amount_microdollars (more than 0) of credit to a user or an organization; returns the transaction''s id. With expires_at, what is unclaimed by then expires; the grant claims the usage that follows it, up to its amount. With an idempotency_key (per owner, for ever) a retry returns the first id and changes nothing. created_at may be past, back to the owner''s last expiration. Errors: 22023 bad argument, 23505 key used for another grant. Volatile. Example: SELECT exa_billing.grant_credit(''user'', ''user-1'', 20000000);';
+'Gives amount_microdollars (more than 0) of credit to a user or an organization; returns the transaction''s id. With expires_at, what is unclaimed by then expires; the grant claims the usage that follows it, up to its amount. With an idempotency_key (per owner, for ever) a retry returns the first id and changes nothing. created_at may be past, back to the owner''s last expiration. Errors: 22023 bad argument, 22003 a sum beyond bigint, 23505 key used for another grant. Volatile. Example: SELECT exa_billing.grant_credit(''user'', ''user-1'', 20000000);';
 
 CREATE FUNCTION exa_billing.account_balance(
     owner_kind text, owner_id text, as_of timestamptz DEFAULT now()
@@ -14,7 +14,7 @@ CREATE FUNCTION exa_billing.account_balance(
 LANGUAGE c STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'account_balance_wrapper';
 COMMENT ON FUNCTION exa_billing.account_balance(text, text, timestamptz) IS
-'How an owner''s credits stand, in microdollars: acquired, used, left; posted and unposted, exact at the statement''s snapshot, expirations due at as_of counted as processed; when credit expires next and how much would if nothing more were used. An owner without any row has zeros. Errors: 22023 bad argument, 55000 without books. Stable; works on a standby. Example: SELECT * FROM exa_billing.account_balance(''user'', ''user-1'');';
+'How an owner''s credits stand, in microdollars: acquired, used, left; posted and unposted, exact at the statement''s snapshot, expirations due at as_of counted as processed; when credit expires next and how much would if nothing more were used. An owner without any row has zeros. Errors: 22023 bad argument, 22003 a sum beyond bigint, 55000 without books. Stable; works on a standby. Example: SELECT * FROM exa_billing.account_balance(''user'', ''user-1'');';
 
 CREATE FUNCTION exa_billing.adjust_credit(
     owner_kind text,
@@ -26,7 +26,7 @@ CREATE FUNCTION exa_billing.adjust_credit(
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'adjust_credit_wrapper';
 COMMENT ON FUNCTION exa_billing.adjust_credit(text, text, bigint, text, text) IS
-'Adds to (or, negative, takes from) an owner''s credit: refunds, chargebacks, corrections of wrong charges, for journals are never changed. Never expires. Amount in microdollars, not 0; reason is shown in the statement. Returns the transaction''s id; a retry with the same idempotency_key returns the first. Errors: 22023 bad argument, 23505 key used for another entry. Volatile. Example: SELECT exa_billing.adjust_credit(''user'', ''user-1'', 5000, ''refund of a failed request'');';
+'Adds to (or, negative, takes from) an owner''s credit: refunds, chargebacks, corrections of wrong charges, for journals are never changed. Never expires. Amount in microdollars, not 0; reason is shown in the statement. Returns the transaction''s id; a retry with the same idempotency_key returns the first. Errors: 22023 bad argument, 22003 a sum beyond bigint, 23505 key used for another entry. Volatile. Example: SELECT exa_billing.adjust_credit(''user'', ''user-1'', 5000, ''refund of a failed request'');';
 
 CREATE FUNCTION exa_billing.credit_blocks(
     owner_kind text,
@@ -36,7 +36,7 @@ CREATE FUNCTION exa_billing.credit_blocks(
 LANGUAGE c STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'credit_blocks_wrapper';
 COMMENT ON FUNCTION exa_billing.credit_blocks(text, text, timestamptz) IS
-'Every open grant of an owner with what is claimed of it and what is left, in microdollars: expiring ones by their ranges of usage, the others oldest first. Errors: 22023 bad argument, 55000 without books. Stable; works on a standby. Example: SELECT * FROM exa_billing.credit_blocks(''user'', ''user-1'');';
+'Every open grant of an owner with what is claimed of it and what is left, in microdollars: expiring ones by their ranges of usage, the others oldest first. Errors: 22023 bad argument, 22003 a sum beyond bigint, 55000 without books. Stable; works on a standby. Example: SELECT * FROM exa_billing.credit_blocks(''user'', ''user-1'');';
 
 CREATE FUNCTION exa_billing.expire_credits(
     owner_kind text,
@@ -46,7 +46,7 @@ CREATE FUNCTION exa_billing.expire_credits(
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'expire_credits_wrapper';
 COMMENT ON FUNCTION exa_billing.expire_credits(text, text, timestamptz) IS
-'Processes an owner''s expirations that are due at as_of (not later than the clock); returns microdollars expired. Late or in steps, the rows are the same; a second call returns 0. Errors: 22023 bad argument. Volatile. Example: SELECT exa_billing.expire_credits(''user'', ''user-1'');';
+'Processes an owner''s expirations that are due at as_of (not later than the clock); returns microdollars expired. Late or in steps, the rows are the same; a second call returns 0. Errors: 22023 bad argument, 22003 a sum beyond bigint. Volatile. Example: SELECT exa_billing.expire_credits(''user'', ''user-1'');';
 
 CREATE FUNCTION exa_billing.expire_due_credits(
     as_of timestamptz DEFAULT now(),
@@ -65,7 +65,7 @@ CREATE FUNCTION exa_billing.close_out_credits(
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'close_out_credits_wrapper';
 COMMENT ON FUNCTION exa_billing.close_out_credits(text, text, timestamptz) IS
-'Ends all expiring credit of an owner as of as_of (not later than the clock); credit that never expires is untouched. Returns microdollars expired; a second call returns 0. Errors: 22023 bad argument. Volatile. Example: SELECT exa_billing.close_out_credits(''user'', ''user-1'');';
+'Ends all expiring credit of an owner as of as_of (not later than the clock); credit that never expires is untouched. Returns microdollars expired; a second call returns 0. Errors: 22023 bad argument, 22003 a sum beyond bigint. Volatile. Example: SELECT exa_billing.close_out_credits(''user'', ''user-1'');';
 
 CREATE FUNCTION exa_billing.recompute_user_balances(
     user_id text,
@@ -75,7 +75,7 @@ CREATE FUNCTION exa_billing.recompute_user_balances(
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'recompute_user_balances_wrapper';
 COMMENT ON FUNCTION exa_billing.recompute_user_balances(text, boolean, boolean) IS
-'Recomputes the usage and every baseline of a user from the journals in time order and repairs what differs. With keep_balance the visible balance stays and an accounting_adjustment books the difference; without it the balance becomes the ledger''s. A dry run writes nothing, takes no lock and works on a standby. Amounts in microdollars. A second run changes nothing. Errors: 22023 bad argument, 55000 without books. Volatile. Example: SELECT * FROM exa_billing.recompute_user_balances(''user-1'', dry_run => true);';
+'Recomputes the usage and every baseline of a user from the journals in time order and repairs what differs. With keep_balance the visible balance stays and an accounting_adjustment books the difference; without it the balance becomes the ledger''s. A dry run writes nothing, takes no lock and works on a standby. Amounts in microdollars. A second run changes nothing. Errors: 22023 bad argument, 22003 a sum beyond bigint, 55000 without books. Volatile. Example: SELECT * FROM exa_billing.recompute_user_balances(''user-1'', dry_run => true);';
 
 CREATE FUNCTION exa_billing.recompute_organization_balances(
     organization_id text,
@@ -85,13 +85,13 @@ CREATE FUNCTION exa_billing.recompute_organization_balances(
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'recompute_organization_balances_wrapper';
 COMMENT ON FUNCTION exa_billing.recompute_organization_balances(text, boolean, boolean) IS
-'Recomputes the usage and every baseline of an organization from the journals in time order and repairs what differs. With keep_balance the visible balance stays and an accounting_adjustment books the difference; without it the balance becomes the ledger''s. A dry run writes nothing, takes no lock and works on a standby. Amounts in microdollars. A second run changes nothing. Errors: 22023 bad argument, 55000 without books. Volatile. Example: SELECT * FROM exa_billing.recompute_organization_balances(''org-1'', dry_run => true);';
+'Recomputes the usage and every baseline of an organization from the journals in time order and repairs what differs. With keep_balance the visible balance stays and an accounting_adjustment books the difference; without it the balance becomes the ledger''s. A dry run writes nothing, takes no lock and works on a standby. Amounts in microdollars. A second run changes nothing. Errors: 22023 bad argument, 22003 a sum beyond bigint, 55000 without books. Volatile. Example: SELECT * FROM exa_billing.recompute_organization_balances(''org-1'', dry_run => true);';
 
 CREATE FUNCTION exa_billing.recompute_baselines(owner_kind text, owner_id text) RETURNS SETOF exa_billing.recomputed_baseline
 LANGUAGE c STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'recompute_baselines_wrapper';
 COMMENT ON FUNCTION exa_billing.recompute_baselines(text, text) IS
-'Each credit transaction of an owner with its stored and its recomputed baselines, in microdollars: the detail behind a dry run. Errors: 22023 bad argument, 55000 without books. Stable; works on a standby. Example: SELECT * FROM exa_billing.recompute_baselines(''user'', ''user-1'');';
+'Each credit transaction of an owner with its stored and its recomputed baselines, in microdollars: the detail behind a dry run. Errors: 22023 bad argument, 22003 a sum beyond bigint, 55000 without books. Stable; works on a standby. Example: SELECT * FROM exa_billing.recompute_baselines(''user'', ''user-1'');';
 
 CREATE FUNCTION exa_billing.account_statement(
     owner_kind text,
@@ -102,7 +102,7 @@ CREATE FUNCTION exa_billing.account_statement(
 LANGUAGE c STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'account_statement_wrapper';
 COMMENT ON FUNCTION exa_billing.account_statement(text, text, timestamptz, timestamptz) IS
-'What happened to an owner''s credit in [from_time, to_time): grants, expirations, adjustments, and spend per UTC day and product, in time order with the balance after each, in microdollars; the first line is the balance brought forward. Errors: 22023 bad argument, 55000 without books. Stable; works on a standby. Example: SELECT * FROM exa_billing.account_statement(''user'', ''user-1'', now() - interval ''30 days'', now());';
+'What happened to an owner''s credit in [from_time, to_time): grants, expirations, adjustments, and spend per UTC day and product, in time order with the balance after each, in microdollars; the first line is the balance brought forward. Errors: 22023 bad argument, 22003 a sum beyond bigint, 55000 without books. Stable; works on a standby. Example: SELECT * FROM exa_billing.account_statement(''user'', ''user-1'', now() - interval ''30 days'', now());';
 
 CREATE FUNCTION exa_billing.import_opening_balance(
     owner_kind text,
@@ -115,7 +115,7 @@ CREATE FUNCTION exa_billing.import_opening_balance(
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'import_opening_balance_wrapper';
 COMMENT ON FUNCTION exa_billing.import_opening_balance(text, text, bigint, bigint, timestamptz, text) IS
-'Takes an owner over from an existing system: what was acquired and used there, in microdollars, as of an instant not later than the clock. Once per owner, before any grant or charge; the usage becomes a row of spend_log, so that recomputing keeps it. Returns the id of the opening transaction; a retry with the same key returns it again. Errors: 22023 bad argument, 23505 key used for another entry, 55000 when the owner has entries. Volatile. Example: SELECT exa_billing.import_opening_balance(''user'', ''user-2'', 50000000, 12000000, now(), ''takeover-user-2'');';
+'Takes an owner over from an existing system: what was acquired and used there, in microdollars, as of an instant not later than the clock. Once per owner, before any grant or charge; the usage becomes a row of spend_log, so that recomputing keeps it. Returns the id of the opening transaction; a retry with the same key returns it again. Errors: 22023 bad argument, 22003 a sum beyond bigint, 23505 key used for another entry, 55000 when the owner has entries. Volatile. Example: SELECT exa_billing.import_opening_balance(''user'', ''user-2'', 50000000, 12000000, now(), ''takeover-user-2'');';
 
 CREATE FUNCTION exa_billing.recompute_next_owner(
     is_first boolean,
@@ -125,7 +125,7 @@ CREATE FUNCTION exa_billing.recompute_next_owner(
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'recompute_next_owner_wrapper';
 COMMENT ON FUNCTION exa_billing.recompute_next_owner(boolean, boolean, boolean) IS
-'The step of recompute_all_balances: recomputes the next owner and keeps the progress. Call the procedure instead. Errors: 22023 bad argument. Volatile. Example: SELECT exa_billing.recompute_next_owner(true, true, true);';
+'The step of recompute_all_balances: recomputes the next owner and keeps the progress. Call the procedure instead. Errors: 22023 bad argument, 55000 for a further step of a run that was not begun. Volatile. Example: SELECT exa_billing.recompute_next_owner(true, true, true);';
 
 -- A procedure that commits can neither be SECURITY DEFINER nor carry a setting, so it has no operator
 -- and no name that a caller's search_path could redirect; all work is in the function it calls.
@@ -152,4 +152,4 @@ BEGIN
 END
 $procedure$;
 COMMENT ON PROCEDURE exa_billing.recompute_all_balances(boolean, boolean) IS
-'Recomputes every account, committing after each, with a NOTICE every few seconds and the view progress; a run that was stopped goes on where it was when called again with the same arguments. An owner that fails is reported by a warning and skipped. By default a dry run. Errors: 2D000 when called inside a transaction block. Example: CALL exa_billing.recompute_all_balances();';
+'Recomputes every account, committing after each, with a NOTICE every few seconds and the view progress; a run that was stopped goes on where it was when called again with the same arguments. An owner that fails is reported by a warning and skipped. By default a dry run. Errors: 22023 bad argument, 2D000 when called inside a transaction block. Example: CALL exa_billing.recompute_all_balances();';

@@ -46,7 +46,7 @@ CREATE FUNCTION exa_billing.backfill_next_hours(
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'backfill_next_hours_wrapper';
 COMMENT ON FUNCTION exa_billing.backfill_next_hours(boolean, timestamptz, timestamptz, boolean) IS
-'The step of backfill_rollups: works on the newest hours that remain and keeps the progress. Call the procedure instead. Errors: 22023 bad argument. Volatile. Example: SELECT exa_billing.backfill_next_hours(true, date_trunc(''hour'', now(), ''UTC'') - interval ''2 hours'', date_trunc(''hour'', now(), ''UTC''), true);';
+'The step of backfill_rollups: works on the newest hours that remain and keeps the progress. Call the procedure instead. Errors: 22023 bad argument, 55000 for a further step of a run that was not begun. Volatile. Example: SELECT exa_billing.backfill_next_hours(true, date_trunc(''hour'', now(), ''UTC'') - interval ''2 hours'', date_trunc(''hour'', now(), ''UTC''), true);';
 
 -- As recompute_all_balances: no operator and no name that a caller's search_path could redirect.
 CREATE PROCEDURE exa_billing.backfill_rollups(

@@ -4,7 +4,7 @@ CREATE FUNCTION exa_billing.check_exa_usage(
 LANGUAGE c STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'check_exa_usage_wrapper';
 COMMENT ON FUNCTION exa_billing.check_exa_usage(text, text, timestamptz) IS
-'May this user make an Exa request now, for themselves or for an organization? Free while the month''s allowance lasts, then paid out of the context''s credit. A denial is a row, never an error. Advisory: parallel paid requests may overdraw by what is in flight. Amounts in microdollars. Errors: 22023 bad argument, 55000 without books. Stable; works on a standby. Example: SELECT * FROM exa_billing.check_exa_usage(''user-1'');';
+'May this user make an Exa request now, for themselves or for an organization? Free while the month''s allowance lasts, then paid out of the context''s credit. A denial is a row, never an error. Advisory: parallel paid requests may overdraw by what is in flight. Amounts in microdollars. Errors: 22023 bad argument, 22003 a sum beyond bigint, 55000 without books. Stable; works on a standby. Example: SELECT * FROM exa_billing.check_exa_usage(''user-1'');';
 
 CREATE FUNCTION exa_billing.record_exa_usage(
     user_id text, path text, cost_microdollars bigint, organization_id text DEFAULT NULL,
@@ -31,7 +31,7 @@ RETURNS SETOF exa_billing.recorded_usage
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'record_exa_usage_batch_wrapper';
 COMMENT ON FUNCTION exa_billing.record_exa_usage_batch(jsonb) IS
-'Records up to 10000 requests at once, all or nothing: a JSON array of objects with the parameter names of record_exa_usage as keys, created_at with a zone. Returns one row per element, in order, as one by one would. Errors name index and field: 22023 bad element or unknown key, 23505 key used for another call. Volatile. Example: SELECT * FROM exa_billing.record_exa_usage_batch(''[{"user_id": "user-1", "path": "/search", "cost_microdollars": 5000}]'');';
+'Records up to 10000 requests at once, all or nothing: a JSON array of objects with the parameter names of record_exa_usage as keys, created_at with a zone. Returns one row per element, in order, as one by one would. Errors: 22023 bad element or unknown key, 23505 key used for another call; they name index and field. Volatile. Example: SELECT * FROM exa_billing.record_exa_usage_batch(''[{"user_id": "user-1", "path": "/search", "cost_microdollars": 5000}]'');';
 
 CREATE FUNCTION exa_billing.record_spend(
     owner_kind text, owner_id text, amount_microdollars bigint, spend_category text, source text,
@@ -43,7 +43,7 @@ CREATE FUNCTION exa_billing.record_spend(
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'record_spend_wrapper';
 COMMENT ON FUNCTION exa_billing.record_spend(text, text, bigint, text, text, text, text, text, text, text, text, timestamptz, boolean) IS
-'Charges amount_microdollars (more than 0) to a user or an organization: spend that is not an Exa request, of category variable or scheduled. With require_balance only if the exact balance covers it (a purchase out of credits); the account is then locked until commit. Idempotency keys are per owner and source. Errors: 22023 bad argument, 23505 key used for another call, 53400 insufficient credit. Volatile. Example: SELECT * FROM exa_billing.record_spend(''organization'', ''org-1'', 20000000, ''scheduled'', ''coding_plan'', ''coding-plan'', require_balance => true);';
+'Charges amount_microdollars (more than 0) to a user or an organization: spend that is not an Exa request, of category variable or scheduled. With require_balance only if the exact balance covers it (a purchase out of credits); the account is then locked until commit. Idempotency keys are per owner and source. Errors: 22023 bad argument, 22003 a sum beyond bigint, 23505 key used for another call, 53400 insufficient credit. Volatile. Example: SELECT * FROM exa_billing.record_spend(''organization'', ''org-1'', 20000000, ''scheduled'', ''coding_plan'', ''coding-plan'', require_balance => true);';
 
 CREATE FUNCTION exa_billing.set_free_allowance(
     free_allowance_microdollars bigint, effective_month date, user_id text DEFAULT NULL,
@@ -59,7 +59,7 @@ RETURNS exa_billing.monthly_usage
 LANGUAGE c STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'exa_monthly_usage_wrapper';
 COMMENT ON FUNCTION exa_billing.exa_monthly_usage(text, date) IS
-'A user''s Exa usage in the UTC month of the given day (null: now), over personal use and all organizations: cost, charged part and requests, posted and unposted, and the locked-in allowance (null before the first request). Amounts in microdollars. Errors: 22023 bad argument, 55000 without books. Stable; works on a standby. Example: SELECT * FROM exa_billing.exa_monthly_usage(''user-1'');';
+'A user''s Exa usage in the UTC month of the given day (null: now), over personal use and all organizations: cost, charged part and requests, posted and unposted, and the locked-in allowance (null before the first request). Amounts in microdollars. Errors: 22023 bad argument, 22003 a sum beyond bigint, 55000 without books. Stable; works on a standby. Example: SELECT * FROM exa_billing.exa_monthly_usage(''user-1'');';
 
 CREATE FUNCTION exa_billing.set_organization_member(
     organization_id text, user_id text, role text, daily_limit_microdollars bigint DEFAULT NULL
