@@ -12,4 +12,5 @@ mod monthly;
 mod record;
 mod request;
 mod response;
+mod response_rules;
 mod spend;

@@ -22,6 +22,7 @@ pub const PURE: &[&str] = &[
     "src/health/books_rules.rs",
     "src/health/waiting_rules.rs",
     "src/health/worker_rules.rs",
+    "src/idempotency/payload.rs",
     "src/insights/filter.rs",
     "src/insights/status.rs",
     "src/money.rs",
@@ -41,5 +42,6 @@ pub const PURE: &[&str] = &[
     "src/usage/allowance.rs",
     "src/usage/batch_input.rs",
     "src/usage/request.rs",
+    "src/usage/response_rules.rs",
     "src/worker/restart.rs",
 ];

@@ -1,8 +1,7 @@
-//! Idempotency keys: unique for ever within their space, so that a retry replays.
+//! What makes two calls with one key the same call, and what is said when they are not.
 
-use crate::error::{BillingError, Kind, Result};
+use crate::error::{BillingError, Kind};
 use crate::owner::{Owner, quoted};
-use crate::spi::{Row, Statement, values};
 use crate::time::Instant;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -70,49 +69,6 @@ impl Known {
         };
         self.payload_hash == hash.0 && same_time
     }
-
-    pub fn read(row: &Row, first_column: usize) -> Result<Self> {
-        Ok(Self {
-            entry_id: row.get(first_column)?,
-            created_at: row.get(first_column + 1)?,
-            created_at_given: row.get(first_column + 2)?,
-            payload_hash: row.get(first_column + 3)?,
-        })
-    }
-}
-
-static FIND: Statement = Statement::kept(
-    "SELECT entry_id, entry_created_at, created_at_given, payload_hash
-     FROM exa_billing.idempotency_keys WHERE key_space = $1 AND idempotency_key = $2",
-);
-static CLAIM: Statement = Statement::kept(
-    "INSERT INTO exa_billing.idempotency_keys
-         (key_space, idempotency_key, entry_id, entry_created_at, created_at_given, payload_hash)
-     VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING RETURNING true",
-);
-
-/// What the key has recorded, if anything that this transaction can see.
-pub fn find(space: &KeySpace, key: &str) -> Result<Option<Known>> {
-    FIND.write_row(values![space.as_str(), key], |row| Known::read(row, 1))
-}
-
-/// Claims the key for a new entry. False when another transaction had it first and committed;
-/// this waits for it. Above READ COMMITTED that is a serialization failure, and the retried
-/// transaction finds the key.
-pub fn claim(space: &KeySpace, key: &str, entry: &Known) -> Result<bool> {
-    let hash = entry.payload_hash.first_chunk::<16>();
-    let claimed = CLAIM.write_row(
-        values![
-            space.as_str(),
-            key,
-            entry.entry_id,
-            entry.created_at,
-            entry.created_at_given,
-            hash
-        ],
-        |row| row.get::<bool>(1),
-    )?;
-    Ok(claimed.is_some())
 }
 
 /// One argument, as it was and as it is now.
