@@ -65,7 +65,7 @@ const SETTINGS: &[&str] = &[
     "exa_billing.late_usage_limit = 0",
     "exa_billing.late_usage_limit = '10 min'",
     "exa_billing.late_usage_limit = '400 d'",
-    "exa_billing.late_usage_limit = 2147483647",
+    "exa_billing.late_usage_limit = '900 d'",
     "request.jwt.claims = 'no json'",
     "lock_timeout = '50s'",
 ];

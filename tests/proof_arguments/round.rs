@@ -17,8 +17,10 @@ use std::time::Instant;
 const CALLS: usize = 2_000;
 /// So many calls in a row are made by the same role under the same settings.
 const MOOD: usize = 25;
+/// What the books hold by now is looked up after so many.
+const NEWS: usize = 100;
 /// The books are proved after so many calls.
-const PROOF: usize = 500;
+const PROOF: usize = 1_000;
 /// With the server's shared memory; some calls have arguments of a megabyte.
 const MAX_MEMORY_KB: u64 = 1_500_000;
 
@@ -70,6 +72,9 @@ pub fn run(world: &World, seed: u64) -> BTreeMap<String, Count> {
             if number % PROOF == 0 {
                 round.prove();
             }
+            if number % NEWS == 0 {
+                round.session.pools = Pools::of(&mut round.session.client);
+            }
             round.change_mood();
         }
         round.step(number);
@@ -88,7 +93,6 @@ impl Round<'_> {
     }
 
     fn change_mood(&mut self) {
-        self.session.pools = Pools::of(&mut self.session.client);
         self.mood = Mood::any(&mut self.rng, self.world.major);
         self.permitted = self.permissions();
         let statements = self.mood.statements();
