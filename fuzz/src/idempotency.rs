@@ -1,6 +1,6 @@
 //! The room `idempotency`, as far as one call goes.
 
-#[path = "../../src/idempotency/payload.rs"]
-mod payload;
+#[path = "../../src/idempotency/key.rs"]
+mod key;
 
-pub use payload::{Compared, Known, PayloadHash, compared_times};
+pub use key::{Compared, Known, PayloadHash, compared_times};

@@ -2,6 +2,7 @@
 
 mod backfill;
 mod coverage;
+mod coverage_rows;
 mod degraded;
 mod history;
 mod hours;

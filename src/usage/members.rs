@@ -1,7 +1,8 @@
 //! Who may spend for an organization, and how much a day.
 
-use crate::error::{BillingError, Result};
-use crate::owner::{self, quoted};
+use super::decision::Role;
+use crate::error::BillingError;
+use crate::owner;
 use crate::spi::{Answer, Statement, values};
 use crate::{books, money};
 use pgrx::prelude::*;
@@ -15,39 +16,6 @@ static SET: Statement = Statement::kept(
 static REMOVE: Statement = Statement::kept(
     "DELETE FROM exa_billing.organization_members WHERE organization_id = $1 AND user_id = $2",
 );
-
-/// What a member may do. A billing manager hears about spend but does not spend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    Owner,
-    BillingManager,
-    Member,
-}
-
-impl Role {
-    pub fn parse(text: &str) -> Result<Self> {
-        match text {
-            "owner" => Ok(Role::Owner),
-            "billing_manager" => Ok(Role::BillingManager),
-            "member" => Ok(Role::Member),
-            other => Err(BillingError::invalid("role is not known")
-                .detail(format!("role is {}.", quoted(other)))
-                .hint("Give 'owner', 'billing_manager' or 'member'.")),
-        }
-    }
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Role::Owner => "owner",
-            Role::BillingManager => "billing_manager",
-            Role::Member => "member",
-        }
-    }
-
-    pub fn may_spend(self) -> bool {
-        self != Role::BillingManager
-    }
-}
 
 /// Adds a member, or changes role and daily limit.
 #[pg_extern(sql = false)]

@@ -6,6 +6,7 @@ mod batch;
 mod batch_input;
 mod batch_rows;
 mod check;
+mod decision;
 mod journal;
 mod members;
 mod monthly;

@@ -1,4 +1,4 @@
-//! What makes two calls with one key the same call, and what is said when they are not.
+//! Where a key is unique, and which calls are the same call.
 
 use crate::error::{BillingError, Kind};
 use crate::owner::{Owner, quoted};
