@@ -21,6 +21,8 @@ mod evidence;
 mod history;
 #[path = "proof_calendar/model.rs"]
 mod model;
+#[path = "proof_calendar/named.rs"]
+mod named;
 #[path = "proof_calendar/usage.rs"]
 mod usage;
 #[path = "proof_calendar/writing.rs"]
@@ -28,8 +30,10 @@ mod writing;
 #[path = "proof_calendar/zones.rs"]
 mod zones;
 
+use edges::EDGES;
 use history::History;
 use proof_common::{figure, prove_in, trial};
+use std::env;
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering};
 use usage_common::assert_books_hold;
@@ -46,13 +50,9 @@ fn compared<T: PartialEq + Debug>(told: &T, expected: &T, who: &str, what: &str)
 }
 
 /// Writes a history in one session and asks about it in another, before and after posting.
-fn compare(books: &mut Books, history: &History, writer: usize, reader: usize) {
-    let (mut writing, mut reading) =
-        (books.session(SETTINGS[writer]), books.session(SETTINGS[reader]));
-    let who = format!(
-        "written under {:?}, read under {:?}: {history:#?}",
-        SETTINGS[writer], SETTINGS[reader]
-    );
+fn compare(books: &mut Books, history: &History, writer: &str, reader: &str) {
+    let (mut writing, mut reading) = (books.session(writer), books.session(reader));
+    let who = format!("written under {writer:?}, read under {reader:?}: {history:#?}");
     let model = writing::tell(&mut writing, history);
     for is_posted in [false, true] {
         if is_posted {
@@ -72,15 +72,53 @@ fn compare(books: &mut Books, history: &History, writer: usize, reader: usize) {
 fn random_histories_around_the_edges_are_those_of_plain_arithmetic_in_utc() {
     prove_in(
         "calendar",
-        trial(20),
+        trial(12),
         2,
         |_| Books::new(),
         |books, seed| {
-            let others = SETTINGS.len() as u64;
-            let (writer, reader) = (seed % others, seed / others % others);
-            compare(books, &History::random(seed), writer as usize, reader as usize);
+            let other = |number: u64| SETTINGS[(number % SETTINGS.len() as u64) as usize];
+            let (writer, reader) = (other(seed), other(seed / SETTINGS.len() as u64));
+            compare(books, &History::random(seed), writer, reader);
             assert_books_hold(&mut books.plain);
         },
     );
-    figure("calendar", &format!("{} answers compared", COMPARED.load(Ordering::Relaxed)));
+    figure("calendar", &format!("{} answers compared by then", COMPARED.load(Ordering::Relaxed)));
+}
+
+/// The same script in several sessions: each must answer as plain arithmetic does, so all answer alike.
+#[test]
+fn every_named_edge_is_the_same_instant_in_every_session() {
+    // The plain session and one other for each edge, and in the long form all of them.
+    let is_long = env::var_os("EXA_BILLING_PROOF_FIGURES").is_some();
+    let mut books = Books::new();
+    let mut count = 0;
+    for (number, (name, _)) in EDGES.into_iter().enumerate() {
+        let history = History::at_edge(number);
+        for (session, settings) in SETTINGS.into_iter().enumerate() {
+            if !is_long && ![0, 1 + number % (SETTINGS.len() - 1)].contains(&session) {
+                continue;
+            }
+            let history = history.of(&session.to_string());
+            let mut c = books.session(settings);
+            let who = format!("{name}, under {settings:?}: {history:#?}");
+            let model = writing::tell(&mut c, &history);
+            // Some are posted, some wait.
+            if (number + session).is_multiple_of(2) {
+                writing::post(&mut c);
+            }
+            usage::compare(&mut c, &model, &who);
+            credits::compare(&mut c, &model, &who);
+            evidence::compare(&mut c, &model, &who);
+            credits::expire(&mut c, &model, &who);
+            count += 1;
+        }
+    }
+    writing::assert_months(&mut books.plain);
+    assert_books_hold(&mut books.plain);
+    let compared = COMPARED.load(Ordering::Relaxed);
+    let (edges, what) = (EDGES.len(), "scripts around them");
+    figure(
+        "calendar",
+        &format!("{edges} named edges, {count} {what}, {compared} answers compared by then"),
+    );
 }

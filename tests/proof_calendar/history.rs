@@ -60,6 +60,8 @@ pub struct History {
     pub grants: Vec<Grant>,
     /// Hours around the edge whose rollups are not to be trusted.
     pub degraded: Option<(At, At)>,
+    /// Instants at which questions are asked.
+    pub moments: Vec<At>,
 }
 
 /// Far enough for every month, day, hour and window to have something before and after the edge.
@@ -118,7 +120,8 @@ impl History {
         for charge in &mut charges[1..5] {
             charge.for_organization = true;
         }
-        Self::with(format!("edge-{number}"), edge, charges, rng)
+        let moments = [-MICROSECOND, 0].map(|step| later(edge, step)).to_vec();
+        Self { moments, ..Self::with(format!("edge-{number}"), edge, charges, rng) }
     }
 
     fn with(name: String, edge: At, charges: Vec<Charge>, rng: &mut Rng) -> Self {
@@ -142,6 +145,9 @@ impl History {
             charges,
             grants,
             degraded,
+            moments: [-DAY, -MICROSECOND, 0, MICROSECOND, DAY]
+                .map(|step| later(edge, step))
+                .to_vec(),
         }
     }
 

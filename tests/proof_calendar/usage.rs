@@ -2,7 +2,7 @@
 
 use super::edges::{At, day_of, days_later, month_after, month_of};
 use super::model::{BOTH, Model, Whose};
-use super::writing::{moments, row, rows};
+use super::writing::{row, rows};
 use super::{compared, credits};
 use chrono::NaiveDate;
 use postgres::Client;
@@ -40,7 +40,7 @@ fn months(c: &mut Client, model: &Model, who: &str) {
 
 fn decisions(c: &mut Client, model: &Model, who: &str) {
     let history = model.history;
-    for as_of in moments(history) {
+    for as_of in history.moments.iter().copied() {
         for whose in BOTH {
             let sql = "select allowed, reason, is_paid, month_used_microdollars, free_allowance_microdollars,
                               balance_microdollars, member_limit_remaining_microdollars

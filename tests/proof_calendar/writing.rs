@@ -1,7 +1,7 @@
 //! Telling a history to the books, in a session of any settings, and what each call answers.
 
-use super::edges::{At, elsewhere, later, shown};
-use super::history::{Charge, DAY, Grant, History, MICROSECOND, Way};
+use super::edges::{At, elsewhere, month_after, month_of, shown, start_of};
+use super::history::{Charge, Grant, History, Way};
 use super::model::Model;
 use super::zones;
 use crate::common::{Database, Server, one, run_sql};
@@ -64,8 +64,7 @@ pub fn tell<'a>(c: &mut Client, history: &'a History) -> Model<'a> {
         let answer = record(c, history, charge);
         let (free, charged) = model.take(charge);
         let Some(answer) = answer else { continue };
-        let allowance =
-            charge.is_exa().then(|| model.months[&super::edges::month_of(charge.at)].allowance);
+        let allowance = charge.is_exa().then(|| model.months[&month_of(charge.at)].allowance);
         let told: (At, i64, i64, i64, Option<i64>, bool) = (
             answer.get(0),
             answer.get(1),
@@ -169,20 +168,8 @@ pub fn assert_months(c: &mut Client) -> usize {
 
 /// A partition's name and bounds are those of one month in UTC.
 pub fn assert_month(name: &str, from: At, to: At) {
-    let month = super::edges::month_of(from);
-    assert_eq!(shown(from), shown(super::edges::start_of(month)), "{name}");
-    assert_eq!(
-        shown(to),
-        shown(super::edges::start_of(super::edges::month_after(month))),
-        "{name}"
-    );
+    let month = month_of(from);
+    assert_eq!(shown(from), shown(start_of(month)), "{name}");
+    assert_eq!(shown(to), shown(start_of(month_after(month))), "{name}");
     assert!(name.ends_with(&month.format("_log_%Y_%m").to_string()), "{name} from {}", shown(from));
-}
-
-/// Instants at which the questions about a history are asked: at the edge, beside it, and some later.
-pub fn moments(history: &History) -> Vec<At> {
-    [-DAY, -MICROSECOND, 0, MICROSECOND, DAY]
-        .iter()
-        .map(|distance| later(history.edge, *distance))
-        .collect()
 }
