@@ -148,6 +148,33 @@ mod tests {
         assert_eq!(microdollars_of_usd(&"9".repeat(400)), Err(UsdProblem::TooLarge));
     }
 
+    #[test]
+    fn amounts_have_their_limits() {
+        const MAX: i64 = MAX_AMOUNT_MICRODOLLARS;
+        for (value, is_cost, is_positive, is_adjustment) in [
+            (None, false, false, false),
+            (Some(i64::MIN), false, false, false),
+            (Some(-MAX - 1), false, false, false),
+            (Some(-MAX), false, false, true),
+            (Some(-1), false, false, true),
+            (Some(0), true, false, false),
+            (Some(1), true, true, true),
+            (Some(MAX), true, true, true),
+            (Some(MAX + 1), false, false, false),
+            (Some(i64::MAX), false, false, false),
+        ] {
+            for (accepted, is_accepted) in [
+                (cost("cost", value), is_cost),
+                (positive_amount("amount", value), is_positive),
+                (adjustment("amount", value), is_adjustment),
+            ] {
+                assert_eq!(accepted.ok(), value.filter(|_| is_accepted), "{value:?}");
+            }
+        }
+        let refused = adjustment("amount", Some(-MAX - 1)).unwrap_err();
+        assert!(refused.detail.is_some_and(|detail| detail.contains("at least -9007199254740991")));
+    }
+
     proptest! {
         #[test]
         fn whole_microdollars_come_back_unchanged(amount in 1..=MAX_AMOUNT_MICRODOLLARS) {

@@ -53,6 +53,17 @@ mod tests {
     }
 
     #[test]
+    fn of_a_hundred_words_those_an_hour_old_are_forgotten_first() {
+        let (mut said, begin) = (Said::new(), Instant::now());
+        for number in 0..99 {
+            assert!(said.is_news(&number.to_string(), begin));
+        }
+        assert!(said.is_news("later", begin + Duration::from_secs(1)));
+        assert!(said.is_news("last", begin + SILENCE));
+        assert_eq!(said.at.keys().collect::<Vec<_>>(), ["last", "later"]);
+    }
+
+    #[test]
     fn what_is_remembered_does_not_grow() {
         let (mut said, begin) = (Said::new(), Instant::now());
         for number in 0..10_000_u64 {

@@ -397,6 +397,43 @@ mod tests {
     }
 
     #[test]
+    fn what_is_refused_says_why() {
+        let message = |refused: Result<Instant>| refused.unwrap_err().message;
+        for end in [Instant(i64::MIN), Instant(i64::MAX)] {
+            assert!(!end.is_finite());
+            assert_eq!(message(as_of(Some(end))), "as_of must be finite");
+        }
+        assert_eq!(message(as_of(Some(Instant(i64::MAX - 1)))), "as_of is beyond the calendar");
+        for end in [Day(i32::MIN), Day(i32::MAX)] {
+            let refused = month_of("month", end).unwrap_err();
+            assert_eq!(refused.message, "month must be finite");
+        }
+        let refused = month_of("month", Day(i32::MAX - 1)).unwrap_err();
+        assert_eq!(refused.message, "month is beyond the calendar");
+        let refused = first_of_month("month", Some(Day(1))).unwrap_err();
+        assert_eq!(refused.hint.as_deref(), Some("Give 2000-01-01."));
+    }
+
+    #[test]
+    fn writers_accept_the_clock_itself_and_no_later() {
+        let clock = utc(2026, 11, 22, 12, 0);
+        for (as_of, is_accepted) in [
+            (clock.plus_microseconds(-1), true),
+            (clock, true),
+            (clock.plus_microseconds(1), false),
+            (Instant(0), true),
+            (Instant(-1), false),
+        ] {
+            assert_eq!(as_of_past(Some(as_of), clock).is_ok(), is_accepted, "{as_of}");
+            assert_eq!(
+                not_ahead_of_clock("at", as_of, clock).is_ok(),
+                as_of >= Instant(0),
+                "{as_of}"
+            );
+        }
+    }
+
+    #[test]
     fn event_times_lie_between_the_late_limit_and_the_tolerance() {
         let clock = utc(2026, 11, 22, 12, 0);
         let day_seconds = 86_400;

@@ -80,6 +80,7 @@ mod tests {
     fn a_long_list_is_cut() {
         let moved: Vec<String> = (1..=7).map(|number| number.to_string()).collect();
         assert_eq!(in_words(&moved[..2]), "1; 2.");
+        assert_eq!(in_words(&moved[..5]), "1; 2; 3; 4; 5.");
         assert_eq!(in_words(&moved), "1; 2; 3; 4; 5; and 2 more.");
     }
 }

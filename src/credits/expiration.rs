@@ -186,6 +186,24 @@ mod tests {
         assert_eq!(raised(&closing, 2), Some(7));
     }
 
+    #[test]
+    fn what_expired_is_added_up_and_never_wraps() {
+        let closing = expire(&[grant(1, 10, 0, 100), grant(2, 11, 0, 40)], 30, 15);
+        assert_eq!((expired(&closing), closing.expired()), (vec![70, 40], Ok(110)));
+        assert_eq!(Closing::default().expired(), Ok(0));
+        assert_eq!(sum([i64::MAX, 1, -1].into_iter()), Ok(i64::MAX));
+        assert!(sum([i64::MAX, 1].into_iter()).is_err());
+    }
+
+    #[test]
+    fn a_baseline_that_is_not_moved_is_not_written() {
+        // The first claims [0, 50), just up to where the second begins.
+        let closing = expire(&[grant(1, 10, 0, 50), grant(2, 20, 50, 100)], 60, 10);
+        assert_eq!((expired(&closing), raised(&closing, 2)), (vec![0], None));
+        let closing = expire(&[grant(1, 10, 0, 51), grant(2, 20, 50, 100)], 60, 10);
+        assert_eq!((expired(&closing), raised(&closing, 2)), (vec![0], Some(51)));
+    }
+
     prop_compose! {
         fn any_grants()(
             parts in prop::collection::vec((0..40_i64, 0..2_000_i64, 1..1_000_i64), 1..12)

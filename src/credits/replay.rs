@@ -206,6 +206,34 @@ mod tests {
         );
     }
 
+    /// Usage that an attached table has taken back, so that what was claimed is no longer there.
+    #[test]
+    fn a_closing_row_raises_no_grant_that_came_after_it() {
+        for (granted, baseline) in [(9, 10), (10, 10), (11, 0)] {
+            let history = [
+                transaction(1, 10, 0, Some(10)),
+                closing(2, 0, 10, 1),
+                transaction(3, 10, granted, Some(30)),
+            ];
+            let found = recomputed(&history, &[])[2];
+            assert_eq!(found, (0, Some(baseline)), "granted on day {granted}");
+        }
+    }
+
+    #[test]
+    fn the_next_expiry_is_that_of_an_open_grant() {
+        let history = [
+            transaction(1, 10, 0, Some(10)),
+            transaction(2, 10, 1, Some(30)),
+            transaction(3, 10, 2, Some(20)),
+            transaction(4, 10, 3, None),
+            closing(5, -10, 10, 1),
+        ];
+        assert_eq!(next_expiration(&history), Some(Instant(20)));
+        assert_eq!(next_expiration(&history[..1]), Some(Instant(10)));
+        assert_eq!(next_expiration(&history[3..]), None);
+    }
+
     #[test]
     fn late_marks_look_to_all_later_dated_closures() {
         let late =

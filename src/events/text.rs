@@ -249,8 +249,12 @@ mod tests {
                 description: "10.50 USD in the last 7 days. The threshold is 10.00 USD.".to_owned(),
             }
         );
-        let (title, _) = words(EventType::Recovered, &crossed);
-        assert_eq!(title, "Spend of the last 7 days is below its threshold again");
+        for (window, shown) in [("24h", "24 hours"), ("7d", "7 days"), ("30d", "30 days")] {
+            let (title, _) = words(EventType::Recovered, &json!({ "window": window }));
+            assert_eq!(title, format!("Spend of the last {shown} is below its threshold again"));
+        }
+        let lasting = describe_alert(AlertKind::Anomaly, &anomaly);
+        assert_eq!(lasting, describe(EventType::AnomalyAlert, None, None, &anomaly));
         let low = json!({ "balance_microdollars": "-9300000000000000000", "minimum_balance_microdollars": 5 });
         assert_eq!(
             words(EventType::LowBalance, &low).1,
@@ -266,12 +270,14 @@ mod tests {
         let snapshot = json!({ "changed": {
             "spend_alerts_enabled": { "old": false, "new": true },
             "threshold_24h_microdollars": { "old": null, "new": 12_340_000 },
+            "who": { "old": "7", "new": "nobody" },
         }});
         assert_eq!(
             words(EventType::ConfigChanged, &snapshot),
             (
                 "Alert settings changed".to_owned(),
-                "spend alerts enabled: off → on. threshold 24h: none → 12.34 USD.".to_owned()
+                "spend alerts enabled: off → on. threshold 24h: none → 12.34 USD. who: 7 → nobody."
+                    .to_owned()
             )
         );
     }

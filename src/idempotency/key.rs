@@ -144,6 +144,39 @@ mod tests {
     }
 
     #[test]
+    fn times_differ_only_where_both_calls_gave_one() {
+        let hash = PayloadHash::of(&[]).0.to_vec();
+        for (known_given, given, shown) in [
+            (
+                true,
+                Some(Instant(1)),
+                [Some("2000-01-01 00:00:00+00"), Some("2000-01-01 00:00:00.000001+00")],
+            ),
+            (true, None, [None, None]),
+            (false, Some(Instant(1)), [None, None]),
+            (false, None, [None, None]),
+        ] {
+            let (entry_id, payload_hash) = (Uuid::nil(), hash.clone());
+            let known = Known {
+                entry_id,
+                created_at: Instant(0),
+                created_at_given: known_given,
+                payload_hash,
+            };
+            let compared = compared_times(&known, given);
+            assert_eq!([compared.recorded.as_deref(), compared.given.as_deref()], shown);
+        }
+    }
+
+    #[test]
+    fn spaces_say_whose_they_are() {
+        let owner = Owner { kind: OwnerKind::Organization, id: "o".to_owned() };
+        assert_eq!(KeySpace::exa("u").as_str(), "exa/u");
+        assert_eq!(KeySpace::spend(&owner, "shop").as_str(), "spend/4/shop/organization/o");
+        assert_eq!(KeySpace::credit(&owner).as_str(), "credit/organization/o");
+    }
+
+    #[test]
     fn the_error_names_what_differs_and_only_that() {
         let compared = |argument, recorded: &str, given: &str| Compared {
             argument,

@@ -106,6 +106,21 @@ mod tests {
     }
 
     #[test]
+    fn a_partition_is_guarded_before_it_is_attached() {
+        let month = utc(2026, 12, 5, 0, 0).month().unwrap();
+        let ddl = ddl(Journal::SpendLog, month).unwrap();
+        let place = |what: &str| ddl.find(what).unwrap_or_else(|| panic!("{what}: {ddl}"));
+        let attach = place("ATTACH PARTITION exa_billing.\"spend_log_2026_12\"");
+        for guard in [
+            "exa_billing.\"spend_log_2026_12\" ENABLE ROW LEVEL SECURITY",
+            "BEFORE UPDATE OR DELETE OR TRUNCATE",
+            "ENABLE ALWAYS TRIGGER append_only",
+        ] {
+            assert!(place(guard) < attach, "{guard}");
+        }
+    }
+
+    #[test]
     fn bounds_carry_their_zone() {
         let month = utc(2026, 12, 5, 0, 0).month().unwrap();
         let ddl = ddl(Journal::ExaUsageLog, month).unwrap();

@@ -148,6 +148,15 @@ mod tests {
     }
 
     #[test]
+    fn roles_are_told_by_their_names() {
+        for role in [Role::Owner, Role::BillingManager, Role::Member] {
+            assert_eq!(Role::parse(role.as_str()), Ok(role));
+        }
+        assert_eq!(Role::parse("member").map(Role::as_str), Ok("member"));
+        assert!(Role::parse("").is_err() && Role::parse("Owner").is_err());
+    }
+
+    #[test]
     fn the_limit_leaves_no_more_than_the_balance() {
         let remaining = |balance, context| {
             Facts { allowance: USED_UP, balance, next_expiration: None, context }

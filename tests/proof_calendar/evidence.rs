@@ -36,6 +36,7 @@ fn sums(row: &Row, first: usize) -> Sums {
 pub fn compare(c: &mut Client, model: &Model, who: &str) {
     for whose in BOTH {
         by_hour(c, model, whose, who);
+        view(c, model, whose, who);
         drivers(c, model, whose, who);
         // Each moment asks for some of the ranges and spans, the next one for the others.
         for (number, as_of) in model.history.moments.iter().copied().enumerate() {
@@ -69,6 +70,19 @@ fn by_hour(c: &mut Client, model: &Model, whose: Whose, who: &str) {
         })
         .collect();
     compared(&told, &expected, who, "spend_by_hour");
+}
+
+/// The view of all hours that have something, for people.
+fn view(c: &mut Client, model: &Model, whose: Whose, who: &str) {
+    let sql = "select hour_start, sum(total_microdollars)::bigint,
+                      coalesce(sum(total_microdollars) filter (where spend_category = 'variable'), 0)::bigint,
+                      coalesce(sum(total_microdollars) filter (where spend_category = 'scheduled'), 0)::bigint,
+                      sum(spend_record_count)::bigint
+               from exa_billing.spend_hourly where owner_kind = $1 and owner_id = $2 group by 1 order by 1";
+    let told = rows(c, sql, &[&Model::kind(whose), &model.id(whose)]);
+    let told: Vec<(At, Sums)> = told.iter().map(|row| (row.get(0), sums(row, 1))).collect();
+    let expected: Vec<(At, Sums)> = model.hours(whose).into_iter().collect();
+    compared(&told, &expected, who, "spend_hourly");
 }
 
 /// The hours of a range, in the buckets that a chart shows.
