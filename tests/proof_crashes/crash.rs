@@ -1,9 +1,12 @@
 //! Ways to die.
 
-use crate::common::{Server, one, wait_until};
+use crate::common::{Server, wait_until};
+use crate::usage_common::column;
 use crate::worker_common::{count_in_log, launcher};
 use fastrand::Rng;
+use postgres::NoTls;
 use std::collections::BTreeMap;
+use std::thread;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Crash {
@@ -37,52 +40,53 @@ impl Crash {
     }
 
     pub fn happen(self, server: &Server, rng: &mut Rng) {
-        let ended = match self {
+        // Half of the time in the middle of a checkpoint, or right after it.
+        let checkpoint = rng.bool().then(|| {
+            let config = server.config("postgres");
+            thread::spawn(move || config.connect(NoTls)?.batch_execute("CHECKPOINT"))
+        });
+        match self {
             Crash::Everybody => {
                 server.kill9();
-                return server.start_again();
+                server.start_again();
             }
             Crash::Immediate => {
                 server.stop("immediate");
-                return server.start_again();
+                server.start_again();
             }
-            Crash::Launcher => {
-                self.kill(server, || launcher(server));
-                "reinitializing"
+            Crash::Launcher => kill(server, || launcher(server)),
+            _ => {
+                let mut client = server.client("postgres");
+                let sql = format!("SELECT pid FROM pg_stat_activity WHERE {}", self.victims());
+                kill(server, || rng.choice(column::<i32>(&mut client, &sql)));
             }
-            Crash::Session => {
-                self.kill_one_of(server, rng, "application_name = 'a client' AND state = 'active'")
-            }
-            Crash::Worker => self.kill_one_of(server, rng, "backend_type = 'exa_billing worker'"),
-            Crash::Checkpointer => self.kill_one_of(server, rng, "backend_type = 'checkpointer'"),
-            Crash::WalWriter => self.kill_one_of(server, rng, "backend_type = 'walwriter'"),
-        };
-        assert_eq!(ended, "reinitializing");
-    }
-
-    fn kill_one_of(self, server: &Server, rng: &mut Rng, which: &str) -> &'static str {
-        // A checkpoint that has only begun leaves the most to recover.
-        let mut client = server.client("postgres");
-        if rng.bool() {
-            let _ = client.batch_execute("CHECKPOINT");
         }
-        let sql = format!("SELECT min(pid) FROM pg_stat_activity WHERE {which}");
-        self.kill(server, || one(&mut client, &sql, &[]));
-        "reinitializing"
+        // It has succeeded or it has not.
+        let _ = checkpoint.map(|thread| thread.join().expect("the thread of a checkpoint"));
     }
 
-    /// Kills the process as soon as there is one, and waits until the server has noticed and is up again.
-    fn kill(self, server: &Server, mut pid: impl FnMut() -> Option<i32>) {
-        let recovered = "database system is ready to accept connections";
-        let before = count_in_log(server, recovered);
-        wait_until("there is somebody to kill", || {
-            pid().is_some_and(|pid| {
-                let killed = server.run("sh", &["-c", &format!("kill -KILL {pid}")]);
-                killed.status.success()
-            })
-        });
-        wait_until("the server has recovered", || count_in_log(server, recovered) > before);
+    fn victims(self) -> &'static str {
+        match self {
+            Crash::Session => "application_name = 'a client' AND state = 'active'",
+            Crash::Worker => "backend_type = 'exa_billing worker'",
+            Crash::Checkpointer => "backend_type = 'checkpointer'",
+            Crash::WalWriter => "backend_type = 'walwriter'",
+            Crash::Launcher | Crash::Everybody | Crash::Immediate => "false",
+        }
     }
+}
+
+/// Kills the process as soon as there is one, and waits until the server has noticed and is up again.
+fn kill(server: &Server, mut pid: impl FnMut() -> Option<i32>) {
+    let recovered = "database system is ready to accept connections";
+    let before = count_in_log(server, recovered);
+    wait_until("there is somebody to kill", || {
+        pid().is_some_and(|pid| {
+            let killed = server.run("sh", &["-c", &format!("kill -KILL {pid}")]);
+            killed.status.success()
+        })
+    });
+    wait_until("the server has recovered", || count_in_log(server, recovered) > before);
 }
 
 /// How often each way was gone.
