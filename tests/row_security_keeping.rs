@@ -7,7 +7,7 @@ mod dump_common;
 mod row_security_common;
 
 use books_common::{assert_no_violations, assert_same, catalog, texts};
-use common::{Database, Server, error_of, one, run_sql};
+use common::{Database, Server, error_of, one, run_sql, wait_until};
 use dump_common::{Dump, succeeds, tool};
 use postgres::Client;
 use row_security_common::{World, rows_of};
@@ -435,4 +435,30 @@ fn extensions_are_made_in_two_databases_at_once() {
         }
         run_sql(&mut server.client("postgres"), "DROP ROLE exa_billing_owner");
     }
+}
+
+/// ANALYZE notes its figures where a grant on a table stands, and waits for the grant's transaction.
+#[test]
+fn a_grant_and_an_analyze_that_is_under_way_do_not_wait_crosswise() {
+    let mut world = World::new();
+    world.create_role("late");
+    let role = world.role("late");
+    let mut maintenance = world.db.client();
+    // As far as ANALYZE comes before it has something to note.
+    let table = "exa_billing.accounts";
+    let begun = format!("BEGIN; LOCK TABLE {table} IN SHARE UPDATE EXCLUSIVE MODE");
+    run_sql(&mut maintenance, &begun);
+    let mut granting = world.db.client();
+    let pid: i32 = one(&mut granting, "SELECT pg_backend_pid()", &[]);
+    std::thread::scope(|scope| {
+        let grant = format!("SELECT exa_billing.grant_auditor('{role}')");
+        let granted = scope.spawn(move || granting.batch_execute(&grant));
+        let waits = format!(
+            "SELECT coalesce(max(wait_event_type), '') = 'Lock' FROM pg_stat_activity WHERE pid = {pid}"
+        );
+        wait_until("the grant waits for the table", || one(&mut world.admin, &waits, &[]));
+        run_sql(&mut maintenance, &format!("ANALYZE {table}; COMMIT"));
+        granted.join().expect("the session that grants").expect("a grant");
+    });
+    assert_no_violations(&mut world.admin);
 }

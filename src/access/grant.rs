@@ -27,19 +27,21 @@ macro_rules! holds_usage {
 }
 pub(super) use holds_usage;
 
-// The parents of partitions are enough; rights on a partition would go around their policies.
-// $2 the functions; $3 the relations, unless $4: all of them.
-static GRANTS: Statement = Statement::fresh(
+// $2 the functions.
+static GRANTS_OF_CALLS: Statement = Statement::fresh(
     "SELECT pg_catalog.format('GRANT USAGE ON SCHEMA exa_billing TO %s', $1::regrole)
      UNION ALL
      SELECT pg_catalog.format('GRANT EXECUTE ON ROUTINE %s TO %s', p.oid::regprocedure, $1::regrole)
      FROM pg_catalog.pg_proc AS p
-     WHERE p.pronamespace = 'exa_billing'::regnamespace AND p.proname = ANY ($2)
-     UNION ALL
-     SELECT pg_catalog.format('GRANT SELECT ON TABLE %s TO %s', c.oid::regclass, $1::regrole)
+     WHERE p.pronamespace = 'exa_billing'::regnamespace AND p.proname = ANY ($2)",
+);
+// The parents of partitions are enough; rights on a partition would go around their policies.
+// $2 the relations, unless $3: all of them.
+static GRANTS_OF_TABLES: Statement = Statement::fresh(
+    "SELECT pg_catalog.format('GRANT SELECT ON TABLE %s TO %s', c.oid::regclass, $1::regrole)
      FROM pg_catalog.pg_class AS c
      WHERE c.relnamespace = 'exa_billing'::regnamespace AND c.relkind IN ('r', 'p', 'v')
-       AND NOT c.relispartition AND ($4 OR c.relname = ANY ($3))",
+       AND NOT c.relispartition AND ($3 OR c.relname = ANY ($2))",
 );
 // To say who anybody is belongs to whoever lets them in. What a superuser ($2) may give, those who may
 // act for the books' owner can give from then on. Not given when the extension is made: what an
@@ -101,17 +103,24 @@ pub(super) fn lock() -> Result<()> {
     Ok(())
 }
 
-fn grant(role: Oid, kind: Kind) -> Result<()> {
-    let own = policies::OWN.iter().map(|(table, _)| *table);
-    let relations: Vec<&str> = own.chain(policies::VIEWS).collect();
-    let reads_all = kind != Kind::EndUser;
-    let script = GRANTS
-        .write(values![role, kind.functions(), relations, reads_all], |row| row.get::<String>(1))?;
+/// Who is remembered is in the policies from the next look at them on.
+fn grant_calls(role: Oid, kind: Kind) -> Result<()> {
+    let script =
+        GRANTS_OF_CALLS.write(values![role, kind.functions()], |row| row.get::<String>(1))?;
     spi::run_script(&script.join(";\n"))?;
     if kind == Kind::Application {
         grant_identity(role)?;
     }
     REMEMBER.execute(values![role, kind.as_str()])
+}
+
+fn grant_tables(role: Oid, kind: Kind) -> Result<()> {
+    let own = policies::OWN.iter().map(|(table, _)| *table);
+    let relations: Vec<&str> = own.chain(policies::VIEWS).collect();
+    let reads_all = kind != Kind::EndUser;
+    let script =
+        GRANTS_OF_TABLES.write(values![role, relations, reads_all], |row| row.get::<String>(1))?;
+    spi::run_script(&script.join(";\n"))
 }
 
 /// Rights on parameters are the whole server's: somebody may be giving one in another database, and
@@ -158,7 +167,8 @@ pub fn grant_again() -> Result<()> {
     FORGET.execute(&[])?;
     for kind in Kind::ALL {
         for role in REMEMBERED.write(values![kind.as_str()], |row| row.get::<Oid>(1))? {
-            grant(role, kind)?;
+            grant_calls(role, kind)?;
+            grant_tables(role, kind)?;
         }
     }
     Ok(())
@@ -188,8 +198,11 @@ fn grant_to(role: Option<Oid>, kind: Kind) -> Answer<()> {
     // Who lost their rights leaves before somebody comes back under that name.
     FORGET.execute(&[])?;
     row_security::keep()?;
-    grant(role, kind)?;
-    Ok(row_security::keep()?)
+    grant_calls(role, kind)?;
+    // Before the grants on tables: whoever has one open and notes something of it, as VACUUM and
+    // ANALYZE do, waits for these until the transaction ends.
+    row_security::keep()?;
+    Ok(grant_tables(role, kind)?)
 }
 
 /// Lets a role ask, record, grant credit and read.
