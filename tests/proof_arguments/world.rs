@@ -27,7 +27,9 @@ pub struct World {
 impl World {
     pub fn new() -> World {
         // Thousands of refusals need not be logged; a crash is, since LOG stands above ERROR.
-        let server = Server::start("arguments", &[("log_min_messages", "log")]);
+        // Nothing runs by itself, so that a seed does again what it did.
+        let settings = [("log_min_messages", "log"), ("autovacuum", "off")];
+        let server = Server::start("arguments", &settings);
         let mut client = server.client("postgres");
         for role in ROLES.iter().filter(|role| **role != "exa_billing_owner") {
             run_sql(&mut client, &format!("CREATE ROLE {role}"));
