@@ -205,6 +205,31 @@ mod tests {
     }
 
     #[test]
+    fn nothing_below_the_floor_is_unusual_and_the_floor_itself_may_be() {
+        let quiet = |current_hour| {
+            let variable = BTreeMap::new();
+            let history = History { variable, ..figures(0).history };
+            Figures { current_hour, history, ..Figures::default() }
+        };
+        let mut standing = standing();
+        for (amount, is_found) in
+            [(FLOOR_MICRODOLLARS - 1, false), (FLOOR_MICRODOLLARS, true), (99 * USD, true)]
+        {
+            let figures = quiet(amount);
+            assert_eq!(standing.needs_history(moment(false), &figures), is_found, "{amount}");
+            let found = standing.decide(moment(false), &figures).findings.len();
+            assert_eq!(found, usize::from(is_found), "{amount}");
+        }
+        // An anomaly of an earlier hour makes it no older than it is.
+        standing.last_anomaly_hour = Some(noon().plus_hours(-1));
+        let found = standing.decide(moment(false), &quiet(99 * USD)).findings;
+        assert!(matches!(found[..], [Finding::Anomaly { is_newest: true, .. }]));
+        standing.settings.anomaly_alerts = false;
+        standing.episodes.insert(AlertKind::Anomaly, episode(Some(noon())));
+        assert!(!standing.needs_history(moment(false), &quiet(99 * USD)));
+    }
+
+    #[test]
     fn an_older_hour_is_told_of_but_takes_no_newer_ones_place() {
         let before = noon().plus_hours(-1);
         let mut standing = standing();

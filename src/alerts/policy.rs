@@ -166,6 +166,7 @@ mod tests {
         assert_eq!(policy(&quiet), (168, 0, 10));
         assert_eq!(hours(&[USD; 23]).policy_for(noon()).mode(), "starter");
         assert_eq!(hours(&quiet).policy_for(noon()).mode(), "history");
+        assert_eq!(hours(&[USD; 24]).policy_for(noon()).mode(), "history");
     }
 
     #[test]

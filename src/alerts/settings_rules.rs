@@ -220,6 +220,12 @@ mod tests {
     }
 
     #[test]
+    fn windows_are_as_long_as_their_names_say() {
+        let hours = WINDOWS.map(|(_, name, hours)| (name, hours));
+        assert_eq!(hours, [("24h", 24), ("7d", 168), ("30d", 720)]);
+    }
+
+    #[test]
     fn amounts_are_read_in_both_units() {
         let settings = changed(json!({
             "spend_alerts_enabled": true,
@@ -311,7 +317,7 @@ mod tests {
         let calm = Settings { anomaly_alerts: false, ..on.clone() };
         assert_eq!(consequences(&on, &calm).end, [AlertKind::Anomaly, AlertKind::Threshold30d]);
         let same = consequences(&on, &on);
-        assert_eq!((same.event, same.evaluate), (None, false));
+        assert_eq!((same.event, same.evaluate, same.close_suggestions), (None, false, false));
     }
 
     #[test]

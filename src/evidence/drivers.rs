@@ -87,6 +87,7 @@ mod tests {
                 .collect()
         };
         assert_eq!(top(None, 9), ["a-110", "zu40", "Bu40", "abZ40", "b-40", "bu40"]);
+        assert_eq!(drivers.top(None, 1).unwrap()[0].records, 2);
         assert_eq!(top(Some(Category::Variable), 2), ["a-110", "Bu40"]);
         assert_eq!(top(Some(Category::Scheduled), 5), ["zu40"]);
     }

@@ -153,6 +153,7 @@ mod tests {
         assert_eq!(total(180, 241), Some((0, 0)));
         assert_eq!(total(0, 420), Some((530, 8)));
         assert_eq!(total(90, 90), None);
+        assert_eq!(total(300, 300), None);
     }
 
     #[test]

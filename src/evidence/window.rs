@@ -143,6 +143,14 @@ mod tests {
     }
 
     #[test]
+    fn behind_an_odd_number_of_edges_lies_what_is_rolled_up() {
+        let hour = |hour: i64| Instant(0).plus_hours(hour);
+        let parts = Parts::of(interval(30, 570), &coverage(hour(2), &[(4, 6)]));
+        assert_eq!(parts.edges(), [2, 4, 6, 9].map(hour));
+        assert_eq!(Parts::of(interval(30, 50), &coverage(hour(0), &[])).edges(), []);
+    }
+
+    #[test]
     fn hours_are_those_a_window_touches() {
         let starts =
             |from, to| interval(from, to).hours().map(|hour| hour.0 / MINUTE).collect::<Vec<_>>();

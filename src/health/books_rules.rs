@@ -203,6 +203,7 @@ mod tests {
         assert_eq!(status(&versions(Some(3), 3)), "ok");
         assert!(versions(Some(2), 3).what_to_do.contains("setup()"));
         assert!(!versions(Some(4), 3).what_to_do.contains("setup()"));
+        assert_eq!(status(&versions(Some(4), 3)), "critical");
         assert_eq!(versions(None, 3).status, Status::Critical);
         assert!(missing_table("job_runs", true).what_to_do.contains("setup()"));
         assert!(missing_table("job_runs", false).what_to_do.contains("backup"));
@@ -234,6 +235,7 @@ mod tests {
         let (status, figure, what_to_do) = of(&[guard("a"), guard("b does not exist")]);
         assert_eq!((status, figure.as_str()), ("critical", "2 missing: a"));
         assert!(what_to_do.contains("SELECT exa_billing.setup();"));
+        assert!(!what_to_do.contains("detach_spend_source"));
         let (_, _, what_to_do) = of(&[guard("attached table a.b does not exist")]);
         assert!(what_to_do.contains("detach_spend_source"));
         let (_, figure, what_to_do) = of(&[Missing::EventTrigger("t".to_owned())]);
@@ -252,6 +254,7 @@ mod tests {
             months_ahead(current, &[("a", months(&long)), ("b", months(other))]).unwrap()
         };
         assert_eq!(status(&of(&long)), "ok");
+        assert_eq!(of(&long).figure, "12 months, a");
         assert_eq!(of(&[0, 1, 2, 4, 5, 6, 7]).figure, "2 months, b");
         assert_eq!(status(&of(&[0, 1, 2, 4])), "warning");
         assert_eq!(status(&of(&[0, 2])), "critical");
@@ -291,6 +294,7 @@ mod tests {
             reason: "restored".to_owned(),
         };
         assert_eq!(status(&coverage(0, None, now())), "ok");
+        assert_eq!(status(&coverage(0, Some(&hole(None, DAY)), now())), "ok");
         let of = |owner, age| coverage(1, Some(&hole(owner, age)), now());
         let rebuild = "SELECT exa_billing.rebuild_rollups('user', 'u', '2026-11-20T10:00:00";
         assert!(of(Some(("user", "u")), 5).what_to_do.contains(rebuild));

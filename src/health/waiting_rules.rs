@@ -172,6 +172,7 @@ mod tests {
     #[test]
     fn troubles_are_counted_as_far_as_they_are_looked_at() {
         assert_eq!(status(&blocked(0, None)), "ok");
+        assert_eq!(status(&blocked(0, Some("why"))), "ok");
         assert_eq!(blocked(1000, Some("why")).figure, "1000 or more rows: why");
         assert_eq!(status(&blocked(1, Some("why"))), "critical");
         assert_eq!([99_999, 100_000, 1_000_000].map(|n| dead_rows(n).status.as_str()), {
@@ -184,25 +185,27 @@ mod tests {
         let of = |rule: fn(Option<Instant>, Instant) -> Finding, age: i64| {
             rule(Some(ago(age)), now()).status.as_str()
         };
-        assert_eq!([0, 300, 3600].map(|age| of(evaluation_backlog, age)), {
-            ["ok", "warning", "critical"]
+        assert_eq!([299, 300, 3599, 3600].map(|age| of(evaluation_backlog, age)), {
+            ["ok", "warning", "warning", "critical"]
         });
-        assert_eq!([0, 900, 21_600].map(|age| of(deliveries_pending, age)), {
-            ["ok", "warning", "critical"]
+        assert_eq!([899, 900, 21_599, 21_600].map(|age| of(deliveries_pending, age)), {
+            ["ok", "warning", "warning", "critical"]
         });
         assert_eq!(of(deliveries_pending, -500), "ok");
         assert_eq!(status(&deliveries_dead(0, None)), "ok");
         assert_eq!(status(&deliveries_dead(3, None)), "critical");
         assert_eq!(status(&failing_evaluations(0, None)), "ok");
-        let failing = |failures| {
+        let failing_of = |owners, failures| {
             let worst = Failing {
                 owner_kind: "user".to_owned(),
                 owner_id: "o'u".to_owned(),
                 failures,
                 error: "why".to_owned(),
             };
-            failing_evaluations(2, Some(&worst))
+            failing_evaluations(owners, Some(&worst))
         };
+        assert_eq!(status(&failing_of(0, 5)), "ok");
+        let failing = |failures| failing_of(2, failures);
         assert_eq!([1, 4, 5].map(|failures| failing(failures).status.as_str()), {
             ["warning", "warning", "critical"]
         });

@@ -176,14 +176,16 @@ mod tests {
             status(&worker(work, now()))
         };
         assert_eq!(status(&worker(work, now())), "critical");
-        assert_eq!([beat(5, 0), beat(60, 0), beat(300, 0)], ["ok", "warning", "critical"]);
+        assert_eq!([59, 60, 299, 300].map(|age| beat(age, 0)), {
+            ["ok", "warning", "warning", "critical"]
+        });
         assert_eq!([beat(300, 3600), beat(7260, 3600)], ["ok", "warning"]);
         for (is_preloaded, is_listed, is_standby) in
             [(false, true, false), (true, false, false), (false, false, false), (true, true, true)]
         {
             let work = Work { is_preloaded, is_listed, is_standby, ..work };
             let run = |last_run| status(&worker(Work { last_run, ..work }, now()));
-            let found = [run(Some(now())), run(Some(ago(900))), run(Some(ago(3600))), run(None)];
+            let found = [Some(ago(899)), Some(ago(900)), Some(ago(3600)), None].map(run);
             assert_eq!(found, ["ok", "warning", "critical", "critical"]);
         }
     }

@@ -170,6 +170,12 @@ mod tests {
     }
 
     #[test]
+    fn ranges_that_only_touch_have_nothing_in_common() {
+        assert_eq!(hours(1, 3).common(hours(3, 5)), None);
+        assert_eq!(hours(1, 4).common(hours(3, 5)), Some(hours(3, 4)));
+    }
+
+    #[test]
     fn days_are_whole() {
         let part = Hours { from: utc(2026, 11, 22, 5, 0), to: utc(2026, 11, 23, 0, 0) };
         let day = Hours { from: utc(2026, 11, 22, 0, 0), to: utc(2026, 11, 23, 0, 0) };

@@ -101,6 +101,10 @@ mod tests {
         assert_eq!(changes.put, [("lost", figure(5, 1)), ("wrong", figure(6, 2))]);
         assert_eq!(changes.remove, ["invented", "zero"]);
         assert_eq!(changes.wrong, 3);
+        assert!(!changes.are_none());
+        assert!(!Changes { remove: Vec::new(), ..changes }.are_none());
+        let changes = Changes { put: Vec::new(), remove: vec!["zero"], wrong: 0 };
+        assert!(!changes.are_none());
     }
 
     #[test]

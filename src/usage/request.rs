@@ -174,6 +174,58 @@ mod tests {
     }
 
     #[test]
+    fn a_request_differs_from_its_journal_row_in_what_was_given_otherwise() {
+        let request = Arguments {
+            organization_id: Some("o"),
+            feature_id: Some("f"),
+            request_type: Some("t"),
+            created_at: Some(Instant(1)),
+            ..GOOD
+        };
+        let request = request.check().unwrap();
+        let same = Journaled {
+            organization_id: Some("o".to_owned()),
+            path: "/search".to_owned(),
+            cost: 5000,
+            charged: 0,
+            feature_id: Some("f".to_owned()),
+            request_type: Some("t".to_owned()),
+            free_allowance: None,
+        };
+        let known = |microseconds| Known {
+            entry_id: Uuid::nil(),
+            created_at: Instant(microseconds),
+            created_at_given: true,
+            payload_hash: Vec::new(),
+        };
+        let differing = |known: &Known, journal: &Journaled| -> Vec<&str> {
+            let all = request.compared_with(known, journal);
+            let differing = all.iter().filter(|compared| compared.recorded != compared.given);
+            differing.map(|compared| compared.argument).collect()
+        };
+        assert_eq!(differing(&known(1), &same), [""; 0]);
+        let other = Journaled {
+            organization_id: None,
+            path: "/answer".to_owned(),
+            cost: 5001,
+            feature_id: None,
+            request_type: None,
+            ..same
+        };
+        assert_eq!(
+            differing(&known(2), &other),
+            [
+                "organization_id",
+                "path",
+                "cost_microdollars",
+                "feature_id",
+                "request_type",
+                "created_at"
+            ]
+        );
+    }
+
+    #[test]
     fn the_hash_covers_every_argument_but_key_and_time() {
         let hash = |arguments: Arguments| arguments.check().unwrap().payload_hash();
         let base = hash(GOOD);
