@@ -53,7 +53,7 @@ run_target() {
         return
     fi
     FOUND=yes
-    grep -v '^#' "$log" | tail -n 40 >&2
+    grep -A 4 'panicked at' "$log" >&2 || tail -n 20 "$log" >&2
     artefact=$(sed -n 's/.*Test unit written to \(.*\)/\1/p' "$log" | tail -n 1)
     if [ -n "$artefact" ]; then
         note "FAILED: $target, with the document $artefact"

@@ -17,10 +17,14 @@ fn columns() -> Vec<TableColumn> {
         let number = i16::try_from(columns.len() + 1).expect("a few columns");
         columns.push(TableColumn { name: name.into(), number, type_name: type_name.into() });
     };
-    for name in ["text", "varchar", "uuid", "int2", "int4", "int8", "bool", "timestamptz", "numeric"] {
+    for name in
+        ["text", "varchar", "uuid", "int2", "int4", "int8", "bool", "timestamptz", "numeric"]
+    {
         add(name, name);
     }
-    for (name, type_name) in [("who", "text"), ("org", "text"), ("cost", "int8"), ("at", "timestamptz")] {
+    for (name, type_name) in
+        [("who", "text"), ("org", "text"), ("cost", "int8"), ("at", "timestamptz")]
+    {
         add(name, type_name);
     }
     add("a\"b", "text");
@@ -44,7 +48,10 @@ pub fn check(data: &[u8]) {
     assert_eq!(serde_json::from_str::<Mapping>(&kept).expect("what was kept"), mapping);
     for column in mapping.columns().values() {
         let found = columns.iter().find(|found| found.name == column.name).expect("a column");
-        assert_eq!((found.number, ColumnType::named(&found.type_name)), (column.number, Some(column.kind)));
+        assert_eq!(
+            (found.number, ColumnType::named(&found.type_name)),
+            (column.number, Some(column.kind))
+        );
     }
     assert_types_fit(&mapping);
     mapping.conditions.iter().for_each(assert_values_fit);
@@ -76,7 +83,8 @@ fn assert_types_fit(mapping: &Mapping) {
     ];
     for part in owners.into_iter().chain(labels) {
         if let Part::Columns(columns) = part {
-            let is_text = |column: &Column| column.kind.is_words() || column.kind == ColumnType::Uuid;
+            let is_text =
+                |column: &Column| column.kind.is_words() || column.kind == ColumnType::Uuid;
             assert!(!columns.is_empty() && columns.iter().all(is_text), "{columns:?}");
         }
     }
@@ -94,7 +102,8 @@ fn assert_nothing_is_spliced_in(sql: &str) {
             let (place, character) = characters.next().expect("quotes that are closed");
             if character == '\\' && has_escapes {
                 characters.next();
-            } else if character == quote && characters.next_if(|(_, next)| *next == quote).is_none() {
+            } else if character == quote && characters.next_if(|(_, next)| *next == quote).is_none()
+            {
                 break place;
             }
             assert!(character != '\\' || has_escapes || quote == '"', "{sql}");

@@ -66,7 +66,11 @@ impl Decimal {
         let text: String = digits.iter().map(|digit| char::from(b'0' + digit)).collect();
         let (whole, fraction) = text.split_at(text.len() - behind);
         let sign = if self.is_negative && !self.is_zero() { "-" } else { "" };
-        if fraction.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }
+        if fraction.is_empty() {
+            format!("{sign}{whole}")
+        } else {
+            format!("{sign}{whole}.{fraction}")
+        }
     }
 
     /// In microdollars, rounded half up.

@@ -54,7 +54,7 @@ struct Round<'a> {
 
 pub fn run(world: &World, seed: u64) -> BTreeMap<String, Count> {
     let session = world.begin(seed);
-    let mut rng = Rng::with_seed(seed);
+    let mut rng = dice(seed, 0);
     let mood = Mood::any(&mut rng, world.major);
     let mut round = Round {
         world,
@@ -67,6 +67,7 @@ pub fn run(world: &World, seed: u64) -> BTreeMap<String, Count> {
         counted: BTreeMap::new(),
     };
     for number in 0..CALLS {
+        round.rng = dice(seed, number);
         if number % MOOD == 0 {
             round.calm_down();
             if number % PROOF == 0 {
@@ -83,6 +84,12 @@ pub fn run(world: &World, seed: u64) -> BTreeMap<String, Count> {
     round.prove();
     world.end(round.session);
     round.counted
+}
+
+/// Each call throws dice of its own: where the time of the day makes another answer of one call, those
+/// after it are the same all the same.
+fn dice(seed: u64, number: usize) -> Rng {
+    Rng::with_seed(seed.wrapping_mul(1_000_003).wrapping_add(number as u64))
 }
 
 impl Round<'_> {
