@@ -221,6 +221,9 @@ mod tests {
         let quiet = [listed("app", true, None)];
         assert_eq!(status(&databases(&quiet, false, false, 0, now())), "critical");
         assert_eq!(status(&databases(&quiet, true, true, 0, now())), "ok");
+        let of_one = |listed| of(&[listed]).what_to_do;
+        assert!(of_one(listed("gone", false, None)).ends_with("reload the server."));
+        assert!(of_one(listed("mute", true, None)).starts_with("Without a worker"));
         let bad = of(&[
             listed("app", true, Some(1)),
             listed("gone", false, None),

@@ -267,6 +267,103 @@ mod tests {
         map
     }
 
+    fn parsed(key: &str, value: Value) -> Mapping {
+        let map = map_with(key, value);
+        parse(&map, &columns()).unwrap_or_else(|refused| panic!("{map}: {refused}"))
+    }
+
+    #[test]
+    fn a_part_is_a_column_or_the_first_of_several_or_always_the_same() {
+        let named = |names: &[&str]| {
+            let found =
+                columns().into_iter().filter(|column| names.contains(&column.name.as_str()));
+            let kind = |column: &TableColumn| ColumnType::named(&column.type_name).expect("a type");
+            Part::Columns(
+                found.map(|c| Column { kind: kind(&c), name: c.name, number: c.number }).collect(),
+            )
+        };
+        for (value, part) in [
+            (json!("varchar"), named(&["varchar"])),
+            (json!({ "column": "varchar" }), named(&["varchar"])),
+            (json!({ "columns": ["text", "uuid"] }), named(&["text", "uuid"])),
+            (json!({ "value": "fixed" }), Part::Value(Some("fixed".to_owned()))),
+            (json!({ "value": null }), Part::Value(None)),
+        ] {
+            for key in ["user_id", "product_key", "provider_key"] {
+                let mapping = parsed(key, value.clone());
+                let found = match key {
+                    "user_id" => mapping.user_id,
+                    "product_key" => mapping.product_key,
+                    _ => mapping.provider_key,
+                };
+                assert_eq!(found, part, "{key} {value}");
+            }
+        }
+        let nobody = json!({ "user_id": { "value": null }, "organization_id": { "value": null },
+                             "amount": "int8", "created_at": "timestamptz" });
+        let refused = parse(&nobody, &columns()).unwrap_err();
+        assert!(refused.message.contains("cannot both be null"), "{refused}");
+        let organizations = json!({ "user_id": { "value": null }, "organization_id": "text",
+                                    "amount": "int8", "created_at": "timestamptz" });
+        assert!(parse(&organizations, &columns()).is_ok());
+    }
+
+    #[test]
+    fn amounts_are_negated_where_the_map_or_the_amount_says_so() {
+        for (amount, column, negate) in [
+            (json!("int4"), "int4", false),
+            (json!({ "column": "int8" }), "int8", false),
+            (json!({ "column": "int8", "negate": true }), "int8", true),
+        ] {
+            let mapping = parsed("amount", amount.clone());
+            assert_eq!(
+                (mapping.amount.name.as_str(), mapping.negate),
+                (column, negate),
+                "{amount}"
+            );
+        }
+        assert!(parsed("negate", json!(true)).negate);
+        let further = json!({ "column": "int8", "value": 5 });
+        assert!(parse(&map_with("amount", further), &columns()).is_err());
+        let at = parsed("created_at", json!({ "column": "timestamptz" })).created_at;
+        assert_eq!((at.name.as_str(), at.kind), ("timestamptz", ColumnType::Timestamptz));
+    }
+
+    #[test]
+    fn values_to_compare_with_are_kept_in_the_form_of_their_column() {
+        for (column, value, kept) in [
+            ("text", json!("a"), Some("a")),
+            ("varchar", json!("b"), Some("b")),
+            (
+                "uuid",
+                json!("5C6A1B7E00004000800000000000000A"),
+                Some("5c6a1b7e-0000-4000-8000-00000000000a"),
+            ),
+            ("uuid", json!("5c"), None),
+            ("int2", json!(-32_768), Some("-32768")),
+            ("int2", json!(32_768), None),
+            ("int4", json!(2_147_483_647), Some("2147483647")),
+            ("int4", json!("5"), None),
+            ("int8", json!(i64::MIN), Some("-9223372036854775808")),
+            ("int8", json!(u64::MAX), None),
+            ("bool", json!(true), Some("true")),
+            ("bool", json!("true"), None),
+            ("timestamptz", json!("2024-02-29T23:30:00-01:00"), Some("2024-03-01 00:30:00+00")),
+            ("timestamptz", json!("2024-02-30T00:00:00Z"), None),
+            ("timestamptz", json!(5), None),
+        ] {
+            let condition = json!([{ "column": column, "op": "=", "value": value }]);
+            let found = parse(&map_with("where", condition), &columns());
+            let found = found.ok().map(|mapping| mapping.conditions[0].values.concat());
+            assert_eq!(found.as_deref(), kept, "{column} {value}");
+        }
+        let starts =
+            |column: &str| json!([{ "column": column, "op": "starts_with", "value": "a" }]);
+        assert!(parse(&map_with("where", starts("varchar")), &columns()).is_ok());
+        let refused = parse(&map_with("where", starts("uuid")), &columns()).unwrap_err();
+        assert_eq!(refused.message, "column_map: where: starts_with is for columns of text");
+    }
+
     #[test]
     fn nonsense_is_refused_with_the_key_it_stands_under() {
         let nonsense = json!({

@@ -174,3 +174,76 @@ impl Mapping {
         self.conditions.iter_mut().for_each(|condition| change(&mut condition.column));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_of_the_catalog_are_understood_by_name() {
+        for (name, kind, sql) in [
+            ("text", ColumnType::Text, "text"),
+            ("varchar", ColumnType::Varchar, "text"),
+            ("uuid", ColumnType::Uuid, "uuid"),
+            ("int2", ColumnType::Smallint, "smallint"),
+            ("int4", ColumnType::Integer, "integer"),
+            ("int8", ColumnType::Bigint, "bigint"),
+            ("bool", ColumnType::Boolean, "boolean"),
+            ("timestamptz", ColumnType::Timestamptz, "timestamptz"),
+        ] {
+            assert_eq!((ColumnType::named(name), kind.sql()), (Some(kind), sql));
+        }
+        for other in ["timestamp", "numeric", "bpchar", ""] {
+            assert_eq!(ColumnType::named(other), None);
+        }
+    }
+
+    #[test]
+    fn years_have_four_digits_from_1_to_9999() {
+        let instant = |text| Instant::parse_rfc3339(text).expect("an instant");
+        let (first, last) =
+            (instant("0001-01-01T00:00:00Z"), instant("9999-12-31T23:59:59.999999Z"));
+        for (at, is_inside) in [
+            (first.plus_microseconds(-1), false),
+            (first, true),
+            (last, true),
+            (last.plus_microseconds(1), false),
+        ] {
+            assert_eq!(has_four_digit_year(at), is_inside, "{at}");
+        }
+        let end = last.plus_microseconds(1);
+        let all = (Instant(i64::MIN), Instant(i64::MAX));
+        assert_eq!(within_four_digit_years(all.0, all.1), (first, end));
+        let inside = (Instant(0), Instant(1));
+        assert_eq!(within_four_digit_years(inside.0, inside.1), inside);
+    }
+
+    #[test]
+    fn every_mapped_column_is_known_and_renamed() {
+        let column = |number: i16, kind| Column { name: format!("c{number}"), number, kind };
+        let part = |number| Part::Columns(vec![column(number, ColumnType::Text)]);
+        let mut mapping = Mapping {
+            user_id: part(1),
+            organization_id: Part::Columns(vec![
+                column(2, ColumnType::Text),
+                column(3, ColumnType::Uuid),
+            ]),
+            amount: column(4, ColumnType::Bigint),
+            created_at: column(5, ColumnType::Timestamptz),
+            product_key: part(6),
+            feature_key: part(7),
+            model_or_plan_key: part(8),
+            provider_key: Part::Value(None),
+            negate: false,
+            conditions: vec![Condition {
+                column: column(9, ColumnType::Boolean),
+                op: Operator::Equal,
+                values: vec!["true".to_owned()],
+            }],
+        };
+        assert_eq!(mapping.columns().into_keys().collect::<Vec<_>>(), (1..=9).collect::<Vec<_>>());
+        mapping.each_column(|column| column.name = format!("new{}", column.number));
+        let names: Vec<String> = mapping.columns().values().map(|c| c.name.clone()).collect();
+        assert_eq!(names, (1..=9).map(|number| format!("new{number}")).collect::<Vec<_>>());
+    }
+}

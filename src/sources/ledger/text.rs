@@ -334,6 +334,28 @@ mod tests {
     }
 
     #[test]
+    fn a_part_of_several_columns_is_the_first_that_is_not_null() {
+        let column = |name: &str| Column { name: name.into(), number: 1, kind: ColumnType::Text };
+        let of = |names: &[&str]| text(&Part::Columns(names.iter().map(|n| column(n)).collect()));
+        assert_eq!(of(&["a"]), r#"r."a"::text COLLATE "C""#);
+        assert_eq!(
+            of(&["a", "b"]),
+            r#"coalesce(r."a"::text COLLATE "C", r."b"::text COLLATE "C")"#
+        );
+        assert_eq!(text(&Part::Value(Some("x".to_owned()))), r#"'x'::text COLLATE "C""#);
+        let owner = Owner { kind: OwnerKind::User, id: "u".to_owned() };
+        let equal = |names: &[&str]| {
+            let part = Part::Columns(names.iter().map(|n| column(n)).collect());
+            equals(&part, Whose::One(&owner))
+        };
+        assert_eq!(equal(&["a"]), r#"r."a" = $4 AND r."a"::text COLLATE "C" = $4"#);
+        assert_eq!(equal(&["a", "b"]), format!("{} = $4", of(&["a", "b"])));
+        assert_eq!(Whose::of(Some(&owner)).owner(), Some(&owner));
+        assert!(Whose::of(None).owner().is_none());
+        assert!(Whose::Several(OwnerKind::User, &["u"]).owner().is_none());
+    }
+
+    #[test]
     fn an_owners_uuid_is_compared_as_one_and_in_one_spelling_only() {
         let column = TableColumn { name: "u".into(), number: 1, type_name: "uuid".into() };
         let amount = TableColumn { name: "c".into(), number: 2, type_name: "int4".into() };
