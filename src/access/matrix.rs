@@ -132,6 +132,19 @@ mod tests {
     }
 
     #[test]
+    fn a_kind_has_a_name_and_the_functions_of_its_rows() {
+        assert_eq!(Kind::ALL.map(Kind::as_str), ["application", "operator", "auditor", "end_user"]);
+        for (function, kinds) in MATRIX {
+            for kind in Kind::ALL {
+                let may = kind.functions().contains(function);
+                assert_eq!(may, kinds.contains(&kind), "{function} {kind:?}");
+            }
+        }
+        assert!(Kind::EndUser.functions().contains(&"account_balance"));
+        assert!(!Kind::EndUser.functions().contains(&"grant_credit"));
+    }
+
+    #[test]
     fn an_auditor_calls_nothing_that_the_others_cannot() {
         for (function, kinds) in MATRIX {
             let auditor = kinds.contains(&Kind::Auditor);

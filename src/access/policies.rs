@@ -211,6 +211,14 @@ mod tests {
     }
 
     #[test]
+    fn the_text_of_all_policies_says_each_of_them() {
+        let text = text();
+        for (table, condition) in OWN {
+            assert!(text.contains(&format!("{table}: {condition}\n")), "{table}");
+        }
+    }
+
+    #[test]
     fn what_nobody_named_is_for_staff_only() {
         let made = statements(&table("idempotency_keys"), &roles("app", "web"), false);
         assert_eq!(

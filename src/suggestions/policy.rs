@@ -305,6 +305,30 @@ mod tests {
     }
 
     #[test]
+    fn seven_days_are_looked_at_and_thirty_without_ground_are_enough() {
+        assert_eq!((WINDOW_HOURS, GROUNDLESS_HOURS), (168, 720));
+        let driver = spent("m3", 5, 5).top.unwrap().document();
+        assert_eq!(
+            driver,
+            json!({ "spend_category": "variable", "provider_key": "minimax", "model_or_plan_key": "m3",
+                    "total_microdollars": 5, "spend_record_count": 3 })
+        );
+    }
+
+    #[test]
+    fn a_suggestion_whose_rule_is_gone_is_closed_though_others_of_its_kind_are_there() {
+        let before = spent("m3", 60 * USD, 60 * USD);
+        let known = written(Vec::new(), changes(&rules(), &before, &[], noon()), noon());
+        let nothing = Spent { total: 0, top: None };
+        for others in
+            [vec![plan("other", Some("m3"))], vec![Rule { key: "plan".to_owned(), ..pass() }]]
+        {
+            let found = changes(&others, &nothing, &known, noon());
+            assert!(matches!(found[..], [Change::Close(id)] if id == known[0].id), "{found:?}");
+        }
+    }
+
+    #[test]
     fn a_rule_without_provider_or_model_matches_any() {
         let any = [plan("any", None)];
         assert_eq!(made(&any, OwnerKind::Organization, &spent("m9", 50 * USD, 50 * USD)), ["any"]);

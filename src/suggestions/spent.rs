@@ -83,6 +83,10 @@ mod tests {
         let spent = spent.spent().unwrap();
         let top = spent.top.unwrap();
         assert_eq!((spent.total, top.model_or_plan.as_str(), top.amount), (1_080, "a", 40));
+        let rows =
+            [(Variable, "a", 10), (Variable, "b", 30), (Variable, "b", 11), (Variable, "c", 5)];
+        let top = sums(&rows).spent().unwrap().top.unwrap();
+        assert_eq!((top.model_or_plan.as_str(), top.amount, top.records), ("b", 41, 2));
         assert_eq!(sums(&[(Scheduled, "plan", 5)]).spent().unwrap(), Spent { total: 5, top: None });
     }
 
