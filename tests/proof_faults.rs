@@ -38,6 +38,11 @@ fn a_lock_in_somebody_elses_hands_is_an_error_in_time_and_leaves_nothing() {
 }
 
 #[test]
+fn a_call_that_waits_can_be_cancelled_anywhere() {
+    locks::a_wait_can_be_cancelled_anywhere();
+}
+
+#[test]
 fn row_locks_stop_what_needs_them_and_nothing_else() {
     locks::of_rows_stop_what_needs_them_and_nothing_else();
 }

@@ -1,11 +1,12 @@
 //! Every lock that a writing call takes, in somebody else's hands.
 
 use crate::calls::{self, CALLS, Call};
-use crate::common::{Database, Server, error_of, run_sql};
+use crate::common::{Database, Server, error_of, one, run_sql, wait_until};
 use crate::proof_common::figure;
 use crate::usage_common::{State, assert_books_hold, assert_unchanged, column, state};
 use postgres::Client;
 use std::cell::Cell;
+use std::thread;
 
 /// What a call has locked by its end, as commands of another session that take the same.
 const LOCKED: &str = "
@@ -28,6 +29,7 @@ GROUP BY statement ORDER BY statement";
 struct Scene {
     holder: Client,
     caller: Client,
+    watcher: Client,
     /// The books as they were left.
     before: State,
     number: Cell<u64>,
@@ -68,6 +70,34 @@ impl Scene {
         run_sql(&mut self.holder, "ROLLBACK");
         outcome.is_err()
     }
+
+    /// Has the call wait for the lock and cancels it there. False when it did not wait.
+    fn is_cancelled(&mut self, call: &Call, statement: &str) -> bool {
+        run_sql(&mut self.holder, &format!("BEGIN; {statement}"));
+        let sql = self.sql(call);
+        let begin = if call.is_procedure() { "" } else { "BEGIN;" };
+        let pid: i32 = one(&mut self.caller, "SELECT pg_backend_pid()", &[]);
+        let cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity
+                      WHERE pid = $1 AND wait_event_type = 'Lock'";
+        let (outcome, waited) = thread::scope(|scope| {
+            let caller = &mut self.caller;
+            let run = scope.spawn(|| caller.batch_execute(&format!("{begin}{sql}")));
+            let mut waited = false;
+            wait_until("it waits or ends", || {
+                waited = self.watcher.query_opt(cancel, &[&pid]).expect("a look").is_some();
+                waited || run.is_finished()
+            });
+            (run.join().expect("the call"), waited)
+        });
+        let _ = self.caller.batch_execute("ROLLBACK");
+        run_sql(&mut self.holder, "ROLLBACK");
+        let code = outcome.err().map(|error| error.code().map(|code| code.code().to_owned()));
+        // Some wait for nobody, and say so or go on.
+        let expected = if waited { &["57014"][..] } else { &["55P03", "none"][..] };
+        let code = code.map_or("none".to_owned(), Option::unwrap_or_default);
+        assert!(expected.contains(&code.as_str()), "{code}: {sql}\n{statement}");
+        waited
+    }
 }
 
 fn scene() -> (Database, Scene) {
@@ -77,7 +107,8 @@ fn scene() -> (Database, Scene) {
     calls::assert_complete(&mut holder);
     let caller = db.client_with("-c lock_timeout=4ms -c client_min_messages=error");
     let before = state(&mut holder);
-    (db, Scene { holder, caller, before, number: Cell::new(0) })
+    let watcher = db.client();
+    (db, Scene { holder, caller, watcher, before, number: Cell::new(0) })
 }
 
 pub fn each_in_somebody_elses_hands() {
@@ -109,6 +140,31 @@ pub fn each_in_somebody_elses_hands() {
             tried - refused
         ),
     );
+}
+
+/// However deep in its work a call is, who cancels it is obeyed, and nothing of it stays.
+pub fn a_wait_can_be_cancelled_anywhere() {
+    let (_db, mut scene) = scene();
+    run_sql(&mut scene.caller, "SET lock_timeout = 0");
+    let mut cancelled = 0;
+    for call in CALLS {
+        let mut statements = scene.in_the_way(call);
+        statements.retain(|statement| statement.starts_with("LOCK TABLE"));
+        // Of a function one in four: each of them costs a few looks.
+        let step = if call.is_procedure() { 1 } else { 4 };
+        let times = statements.iter().step_by(step).filter(|s| scene.is_cancelled(call, s)).count();
+        if !call.is_procedure() {
+            assert_unchanged(&mut scene.holder, &scene.before, call.of[0]);
+        }
+        cancelled += times;
+        let sql = scene.sql(call);
+        run_sql(&mut scene.caller, &sql);
+        scene.before = state(&mut scene.holder);
+    }
+    run_sql(&mut scene.caller, "SELECT exa_billing.post_spend(1000000)");
+    assert_books_hold(&mut scene.caller);
+    assert!(cancelled > CALLS.len(), "{cancelled} waits were cancelled");
+    figure("faults", &format!("{cancelled} waits of {} writing calls cancelled", CALLS.len()));
 }
 
 /// The locks that matter most, one by one, and what each stops.
