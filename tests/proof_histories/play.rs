@@ -78,6 +78,10 @@ impl Play<'_> {
                 }
             }
         }
+        if self.scene.percent(12) {
+            let habit = self.scene.habit(&cast);
+            self.step(0, Step::Batch(habit));
+        }
         if self.scene.is_rich && self.scene.percent(40) {
             for pay in self.scene.spree(&cast) {
                 self.step(1, Step::Pay(pay));
@@ -425,6 +429,11 @@ impl Play<'_> {
     fn react(&mut self, cast: &Cast) {
         if self.scene.percent(40) {
             let (owner, as_of) = (self.scene.owner(cast), self.scene.at);
+            if self.scene.percent(40)
+                && let Some(pay) = self.scene.provocation(&owner, &self.model, cast)
+            {
+                self.step(0, Step::Pay(pay));
+            }
             self.step(3, Step::Evaluate { owner, as_of });
         }
         let has_mail = self.model.alerts.values().any(|alerts| !alerts.deliveries.is_empty());

@@ -160,6 +160,12 @@ impl Model {
         Usual { hours, baseline, threshold: (3 * baseline).max(10 * USD) }
     }
 
+    /// What would have to be spent in the hour of an instant to make it unusual.
+    pub fn missing_to_unusual(&self, owner: &Owner, as_of: At) -> i64 {
+        let hour = hour_of(as_of);
+        self.usual(owner, hour).threshold - self.variable(owner, hour, as_of)
+    }
+
     /// Whether some completed hour after the one of an episode was not unusual.
     fn has_calmed(&self, owner: &Owner, hour: At, as_of: At) -> bool {
         let mut later = hour + HOUR;

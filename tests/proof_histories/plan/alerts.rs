@@ -2,7 +2,7 @@
 
 use super::{Cast, May, Scene, USD};
 use crate::model::Model;
-use crate::model::alerts::SettingsChange;
+use crate::model::alerts::{SettingsChange, WINDOWS};
 use crate::model::calendar::{HOUR, now};
 use crate::step::{Step, Which};
 
@@ -16,9 +16,20 @@ impl Scene {
         }
     }
 
-    pub fn settings(&mut self, cast: &Cast, may: May) -> Step {
+    /// Perhaps just what is spent, or left.
+    fn threshold_near(&mut self, amount: i64) -> Option<i64> {
+        if amount > 1 && self.percent(40) { self.near(amount) } else { self.threshold() }
+    }
+
+    pub fn settings(&mut self, cast: &Cast, model: &Model, may: May) -> Step {
         let owner = self.owner(cast);
-        let thresholds = [0; 3].map(|_| self.percent(40).then(|| self.threshold()));
+        let as_of = self.at;
+        let thresholds = WINDOWS.map(|(_, _, span)| {
+            let spent = model.between(&owner, as_of - span, as_of);
+            let total = spent.iter().map(|charge| charge.amount).sum();
+            self.percent(40).then(|| self.threshold_near(total))
+        });
+        let left = model.balance(&owner, as_of);
         // Who is touched by another transaction must not be told of a low balance meanwhile.
         let may_have_minimum = self.has_minimums && may.touch_all;
         let change = SettingsChange {
@@ -26,11 +37,11 @@ impl Scene {
             anomalies: self.percent(15).then(|| self.percent(70)),
             suggestions: self.percent(15).then(|| self.percent(70)),
             thresholds,
-            minimum: (may_have_minimum && self.percent(50)).then(|| self.threshold()),
+            minimum: (may_have_minimum && self.percent(50)).then(|| self.threshold_near(left)),
             is_bad: self.percent(3),
         };
         let actor = self.pick(&cast.users);
-        Step::Settings { owner, change, actor, as_of: self.at }
+        Step::Settings { owner, change, actor, as_of }
     }
 
     pub fn evaluation(&mut self, cast: &Cast, model: &Model) -> Step {

@@ -1,8 +1,9 @@
 //! Charges: requests, answers, other spend; and what had a key once more.
 
 use super::{Cast, Scene, USD};
+use crate::model::calendar::{HOUR, hour_of, now};
 use crate::model::usage::{Ask, Pay};
-use crate::model::{MAX_AMOUNT, Owner};
+use crate::model::{MAX_AMOUNT, Model, Owner};
 use crate::step::{Step, Total};
 
 impl Scene {
@@ -63,6 +64,42 @@ impl Scene {
             ..self.pay(cast)
         });
         pays.collect()
+    }
+
+    /// Two days of an owner's hours, with which another one can be compared.
+    pub fn habit(&mut self, cast: &Cast) -> Vec<Ask> {
+        let (user, hours) = (self.pick(&cast.users), self.rng.i64(20..60));
+        let asks = (1..=hours).filter_map(|back| {
+            let ask = Ask {
+                user: user.clone(),
+                cost: self.rng.i64(1..12) * USD / 2,
+                organization: None,
+                at: Some(self.at - back * HOUR),
+                path: "/search".to_owned(),
+                ..self.ask(cast)
+            };
+            self.percent(85).then_some(ask)
+        });
+        asks.collect()
+    }
+
+    /// A charge that makes this hour just unusual, or not quite.
+    pub fn provocation(&mut self, owner: &Owner, model: &Model, cast: &Cast) -> Option<Pay> {
+        let missing = model.missing_to_unusual(owner, self.at);
+        let at = Some(self.at - 1).filter(|at| hour_of(*at) == hour_of(self.at));
+        let (owner, category, require_balance) = (owner.clone(), "variable", false);
+        let amount = self.near(missing).filter(|_| at.is_some())?;
+        Some(Pay { owner, amount, category, at, require_balance, key: None, ..self.pay(cast) })
+    }
+
+    /// Perhaps of all that is left.
+    pub fn pay_once(&mut self, cast: &Cast, model: &Model) -> Pay {
+        let mut pay = self.pay(cast);
+        let left = model.balance(&pay.owner, now());
+        if left > 0 && self.percent(15) {
+            (pay.amount, pay.require_balance) = (self.near(left).unwrap_or(left), true);
+        }
+        pay
     }
 
     pub fn pay(&mut self, cast: &Cast) -> Pay {

@@ -41,6 +41,8 @@ pub struct Scene {
     pub has_minimums: bool,
     pub table: Option<String>,
     pub number: i64,
+    /// Instants at which something begins or ends: faults like to sit there.
+    pub edges: Vec<At>,
     /// Steps that had keys, to be tried again.
     pub past: Vec<Step>,
 }
@@ -67,6 +69,7 @@ impl Scene {
             has_minimums: rng.u32(..100) < 45,
             table: has_table.then(|| format!("ledger_{seed}")),
             number: 0,
+            edges: vec![start],
             past: Vec::new(),
             rng,
         }
@@ -93,23 +96,30 @@ impl Scene {
             70..84 => self.rng.i64(1..8 * HOUR),
             84..92 => hour_of(self.at) + HOUR - self.at,
             92..95 => day_of(self.at) + DAY - self.at,
+            95..98 => self.next_edge() - self.at,
             _ => self.rng.i64(1..2 * DAY),
         };
         self.at = (self.at + pause).min(self.start + 19 * DAY);
     }
 
+    /// When something that is known of ends next.
+    fn next_edge(&self) -> At {
+        self.edges.iter().copied().filter(|edge| *edge > self.at).min().unwrap_or(self.at)
+    }
+
     /// When something happened: mostly now, or a while ago, or at an edge of the calendar.
     pub fn time(&mut self) -> At {
         let at = match self.rng.u32(..100) {
-            0..50 => self.at,
-            50..68 => self.at - self.rng.i64(0..3 * HOUR),
+            0..40 => self.at,
+            40..52 => self.pick(&self.edges.clone()) - self.rng.i64(0..=1),
+            52..68 => self.at - self.rng.i64(0..3 * HOUR),
             68..80 => self.at - self.rng.i64(0..8 * DAY),
             80..84 => self.at + self.rng.i64(0..DAY),
             84..90 => hour_of(self.at) - self.rng.i64(0..=1),
             90..95 => day_of(self.at) - self.rng.i64(0..=1),
             _ => month_of(self.at) - self.rng.i64(0..=1),
         };
-        at.max(self.start - REACH)
+        at.clamp(self.start - REACH, self.start + 20 * DAY)
     }
 
     fn maybe_time(&mut self) -> Option<At> {
@@ -128,6 +138,11 @@ impl Scene {
             _ if self.is_rich => self.rng.i64(5..60) * USD,
             _ => self.rng.i64(1..5 * USD),
         }
+    }
+
+    /// An amount at which something turns over, or a little beside it.
+    pub fn near(&mut self, amount: i64) -> Option<i64> {
+        Some(amount + self.rng.i64(-1..=1)).filter(|near| *near > 0)
     }
 
     fn key(&mut self) -> Option<String> {
@@ -167,6 +182,7 @@ impl Scene {
             95..98 => Some(on(2090, 1, 1, 0)),
             _ => Some(begin),
         };
+        self.edges.extend([begin, expiry.unwrap_or(begin)]);
         let amount = self.amount() * self.rng.i64(1..=3);
         let text = format!("grant {}", self.number());
         Step::Give(Give {
@@ -232,7 +248,17 @@ impl Scene {
         }
     }
 
-    fn membership(&mut self, cast: &Cast) -> Option<Step> {
+    /// A member whose limit may be what was spent today.
+    fn new_member(&mut self, model: &Model, organization: &str, user: &str) -> Member {
+        let mut member = self.member(organization, user);
+        let spent = model.member_day(organization, user, day_of(self.at));
+        if spent > 0 && self.percent(50) {
+            member.limit = self.near(spent);
+        }
+        member
+    }
+
+    fn membership(&mut self, cast: &Cast, model: &Model) -> Option<Step> {
         if cast.organizations.is_empty() {
             return None;
         }
@@ -240,7 +266,7 @@ impl Scene {
         Some(if self.percent(25) {
             Step::Leave { organization, user }
         } else {
-            Step::Member(self.member(&organization, &user))
+            Step::Member(self.new_member(model, &organization, &user))
         })
     }
 
@@ -293,7 +319,7 @@ impl Scene {
                 }
                 Step::Batch(asks)
             }
-            290..400 => Step::Pay(self.pay(cast)),
+            290..400 => Step::Pay(self.pay_once(cast, model)),
             400..470 => self.again(cast)?,
             470..560 => self.give(cast, model),
             560..580 => self.adjust(cast),
@@ -301,13 +327,13 @@ impl Scene {
             600..650 => self.expiration(cast, model, may),
             650..675 => Step::Recompute { owner: self.owner(cast), keep_balance: self.percent(50) },
             675..705 => self.policy(cast, may.touch_all),
-            705..730 => self.membership(cast)?,
+            705..730 => self.membership(cast, model)?,
             730..770 if may.post => {
                 let few = !self.has_minimums && self.percent(30);
                 Step::Post { max_rows: if few { self.rng.i64(1..4) } else { 100_000 } }
             }
             770..795 => self.rollups(cast, model, may),
-            795..860 => self.settings(cast, may),
+            795..860 => self.settings(cast, model, may),
             860..905 => self.evaluation(cast, model),
             905..920 => self.reaction(cast, model)?,
             920..945 if may.touch_all => self.mail(model),
