@@ -124,6 +124,16 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
+    fn categories_are_read_as_they_are_written() {
+        for (category, text) in
+            [(Category::Variable, "variable"), (Category::Scheduled, "scheduled")]
+        {
+            assert_eq!((category.as_str(), Category::parse(Some(text))), (text, Ok(category)));
+        }
+        assert!(Category::parse(None).is_err() && Category::parse(Some("Variable")).is_err());
+    }
+
+    #[test]
     fn hostile_dimensions_become_other() {
         let long = "m".repeat(300);
         for (given, kept) in [
