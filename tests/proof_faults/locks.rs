@@ -145,7 +145,7 @@ pub fn each_in_somebody_elses_hands() {
 /// However deep in its work a call is, who cancels it is obeyed, and nothing of it stays.
 pub fn a_wait_can_be_cancelled_anywhere() {
     let (_db, mut scene) = scene();
-    run_sql(&mut scene.caller, "SET lock_timeout = 0");
+    run_sql(&mut scene.caller, "SET lock_timeout = '10s'");
     let mut cancelled = 0;
     for call in CALLS {
         let mut statements = scene.in_the_way(call);
