@@ -203,24 +203,34 @@ fn follow_altered_tables() -> Answer<()> {
     if changed.is_empty() {
         return Ok(());
     }
-    books::enter_for_writing("exa_billing.follow_altered_tables()")?;
+    // Looked at before the books are entered: a table that moves into their schema has to be told
+    // from one that somebody else has put there.
+    let mut kept = Vec::new();
     for source_name in changed {
         let entry = spi::on_latest_snapshot(|| registry::named(&source_name))?;
-        let Some(ledger) = entry.and_then(|entry| entry.ledger) else { continue };
-        let left = LEFT_TREE.write_row(values![&ledger.source_name, ledger.table.oid], |row| {
-            row.maybe::<String>(1)
-        })?;
-        if let Some(partition) = left.flatten() {
-            return Err(attached(&format!("partition {partition}")).into());
+        if let Some(ledger) = entry.and_then(|entry| entry.ledger) {
+            require_attachable(&ledger)?;
+            kept.push(ledger);
         }
-        if let Some(obstacle) = table::obstacle(ledger.table.oid)? {
-            let what = format!("table {} is an attached spend source", ledger.table.name);
-            return Err(BillingError::new(Kind::WrongState, what)
-                .detail(format!("It could not be one like this: {obstacle}."))
-                .hint(DETACH_FIRST)
-                .into());
-        }
+    }
+    books::enter_for_writing("exa_billing.follow_altered_tables()")?;
+    for ledger in kept {
         refresh(&ledger, &table::tree(&ledger.table)?)?;
+    }
+    Ok(())
+}
+
+fn require_attachable(ledger: &Ledger) -> Result<()> {
+    let left = LEFT_TREE
+        .write_row(values![&ledger.source_name, ledger.table.oid], |row| row.maybe::<String>(1))?;
+    if let Some(partition) = left.flatten() {
+        return Err(attached(&format!("partition {partition}")));
+    }
+    if let Some(obstacle) = table::obstacle(ledger.table.oid)? {
+        let what = format!("table {} is an attached spend source", ledger.table.name);
+        return Err(BillingError::new(Kind::WrongState, what)
+            .detail(format!("It could not be one like this: {obstacle}."))
+            .hint(DETACH_FIRST));
     }
     Ok(())
 }
