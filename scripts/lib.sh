@@ -20,6 +20,12 @@ die() {
     exit 1
 }
 
+# figure PART WHAT: notes it for the summary that scripts/proof.sh shows at its end.
+figure() {
+    note "$2"
+    [ -z "${EXA_BILLING_PROOF_FIGURES:-}" ] || printf '%s\t%s\n' "$1" "$2" >>"$EXA_BILLING_PROOF_FIGURES"
+}
+
 # step TITLE COMMAND...: runs it and tells how long it took.
 step() {
     local title=$1 began=$SECONDS status

@@ -23,7 +23,7 @@ mod worker_common;
 
 use clients::{Crew, Diary};
 use common::{Server, run_sql, wait_until};
-use crash::Crash;
+use crash::{CERTAIN, Crash};
 use fastrand::Rng;
 use proof_common::{figure, prove_in, trial};
 use said::Names;
@@ -107,14 +107,14 @@ fn prepare(server: &Server, names: &Names) {
 }
 
 /// Load with crashes in it; what the clients wrote down of it.
-fn under_load(server: &Server, names: &Names, rng: &mut Rng) -> (Diary, Vec<Crash>) {
+fn under_load(server: &Server, names: &Names, seed: u64, rng: &mut Rng) -> (Diary, Vec<Crash>) {
     let crew = Crew::new(server, names, rng);
     let mut crashes = Vec::new();
     let crashing = || {
-        for _ in 0..CRASHES_PER_ROUND {
+        for number in 0..CRASHES_PER_ROUND {
             // Not to wait for anything: the moment is what is random here.
             thread::sleep(Duration::from_millis(rng.u64(20..600)));
-            let crash = Crash::any(rng);
+            let crash = Crash::next(seed, number, rng);
             crash.happen(server, rng);
             wait_until("the server is up again", || {
                 server.config("app").connect(postgres::NoTls).is_ok()
@@ -141,7 +141,7 @@ fn round(server: &Server, seed: u64, tally: &Mutex<Tally>) {
     let mut rng = Rng::with_seed(seed);
     let names = Names { prefix: format!("r{seed}") };
     prepare(server, &names);
-    let (diary, crashes) = under_load(server, &names, &mut rng);
+    let (diary, crashes) = under_load(server, &names, seed, &mut rng);
     println!("seed {seed}: {crashes:?}, {} acts", diary.acts.len());
     let found = after::examine(server, &names, &diary);
     let mut tally = tally.lock().unwrap();
@@ -173,6 +173,10 @@ fn every_acknowledged_charge_outlives_every_crash_exactly_once() {
             diary.completed.len(),
         ),
     );
+    if crashes.len() >= 9 {
+        let missing: Vec<_> = CERTAIN.iter().filter(|crash| !crashes.contains(crash)).collect();
+        assert!(missing.is_empty(), "nobody died by {missing:?}");
+    }
     // Crashes that disturb nobody would show nothing; of a few that may be so.
     let is_disturbed = unknown > 0 || crashes.len() < 9;
     assert!(is_disturbed && diary.acts.len() > unknown, "{unknown} of {}", diary.acts.len());

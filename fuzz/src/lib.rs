@@ -19,6 +19,8 @@ mod usage;
 pub mod batch;
 pub mod column_map;
 mod decimal;
+mod mapping_reading;
+mod moment;
 pub mod response;
 pub mod settings;
 mod style;

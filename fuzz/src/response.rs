@@ -13,7 +13,6 @@ pub fn check(data: &[u8]) {
     let Ok(document) = serde_json::from_str::<Value>(text) else { return };
     let Some(fields) = fields(&document) else { return };
     let cost = fields.cost();
-    assert_eq!(cost, fields.cost());
     if let Err(error) = &cost {
         assert_refused_well(error);
     }
@@ -77,7 +76,6 @@ fn text_of(value: &Value) -> Option<String> {
 
 fn assert_price_is_exact(text: &str) {
     let read = microdollars_of_usd(text);
-    assert_eq!(read, microdollars_of_usd(text));
     let is_plain = !text.contains(['e', 'E']);
     let expected = match Decimal::of(text).filter(|_| is_plain).map(|price| price.worth()) {
         Some(Worth::Nothing) => Ok(0),

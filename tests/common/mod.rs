@@ -6,6 +6,7 @@
 #![allow(dead_code)] // each test program uses a part of it
 
 mod clusters;
+mod kill;
 mod processes;
 
 use std::collections::BTreeMap;
@@ -19,9 +20,7 @@ use std::time::{Duration, Instant};
 
 use clusters::base_settings;
 pub use clusters::tested_bin;
-use processes::{
-    as_postgres, children_of, give_to_postgres, is_dead, must_succeed, signal, state_and_parent,
-};
+use processes::{as_postgres, give_to_postgres, must_succeed};
 
 use postgres::types::{FromSqlOwned, ToSql};
 use postgres::{Client, Config, GenericClient, NoTls};
@@ -104,32 +103,6 @@ impl Server {
     pub fn start_again(&self) {
         let log_file = self.log_file.display().to_string();
         self.pg_ctl(&["start", "-w", "-t", "120", "-l", &log_file]);
-    }
-
-    /// Kills the server and all of its processes at once, as a power failure would.
-    pub fn kill9(&self) {
-        self.own_settings();
-        let pid_file =
-            fs::read_to_string(self.data().join("postmaster.pid")).expect("a running server");
-        let postmaster: u32 = pid_file.lines().next().unwrap().parse().expect("a process id");
-        // Stopped, it can start no further process between the look and the kill.
-        signal("STOP", &[postmaster]);
-        let mut all = children_of(postmaster);
-        all.push(postmaster);
-        signal("KILL", &all);
-        // The next start is refused while one of them still has the shared memory,
-        wait_until("the killed processes are gone", || all.iter().all(|pid| is_dead(*pid)));
-        // and while init has not taken notice of the postmaster's end; in a
-        // container it may never do that.
-        let began = Instant::now();
-        while state_and_parent(postmaster).is_some() {
-            if began.elapsed() > Duration::from_secs(5) {
-                let _ = fs::remove_file(self.data().join("postmaster.pid"));
-                let _ = fs::remove_file(self.dir.join(format!(".s.PGSQL.{}.lock", self.port)));
-                break;
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
     }
 
     /// Changes settings in the configuration file; `reload` or a restart makes

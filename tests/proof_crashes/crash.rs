@@ -18,11 +18,17 @@ pub enum Crash {
     WalWriter,
     /// kill -9 of the postmaster and all of its processes.
     Everybody,
+    /// kill -9 of the postmaster alone: the others find out by themselves.
+    Postmaster,
     /// pg_ctl stop -m immediate
     Immediate,
 }
 
-const ALL: [Crash; 9] = [
+/// What no run may be without.
+pub const CERTAIN: [Crash; 4] =
+    [Crash::Session, Crash::Worker, Crash::Everybody, Crash::Postmaster];
+
+const ALL: [Crash; 10] = [
     Crash::Session,
     Crash::Session,
     Crash::Worker,
@@ -31,12 +37,15 @@ const ALL: [Crash; 9] = [
     Crash::Checkpointer,
     Crash::WalWriter,
     Crash::Everybody,
+    Crash::Postmaster,
     Crash::Immediate,
 ];
 
 impl Crash {
-    pub fn any(rng: &mut Rng) -> Crash {
-        rng.choice(ALL).expect("a way")
+    /// The next of a round: two certain ones, others in the next round, then any.
+    pub fn next(seed: u64, number: usize, rng: &mut Rng) -> Crash {
+        let turn = usize::from(!seed.is_multiple_of(2)) * 2 + number;
+        if number < 2 { CERTAIN[turn] } else { rng.choice(ALL).expect("a way") }
     }
 
     pub fn happen(self, server: &Server, rng: &mut Rng) {
@@ -48,6 +57,10 @@ impl Crash {
         match self {
             Crash::Everybody => {
                 server.kill9();
+                server.start_again();
+            }
+            Crash::Postmaster => {
+                server.kill9_postmaster();
                 server.start_again();
             }
             Crash::Immediate => {
@@ -71,7 +84,7 @@ impl Crash {
             Crash::Worker => "backend_type = 'exa_billing worker'",
             Crash::Checkpointer => "backend_type = 'checkpointer'",
             Crash::WalWriter => "backend_type = 'walwriter'",
-            Crash::Launcher | Crash::Everybody | Crash::Immediate => "false",
+            _ => "false",
         }
     }
 }

@@ -100,19 +100,21 @@ impl Scene {
     }
 }
 
-fn scene() -> (Database, Scene) {
-    let db = Server::shared().books();
+/// On a server of its own, where nothing but the test locks anything.
+fn scene(name: &str) -> (Server, Database, Scene) {
+    let server = Server::start(name, &[("autovacuum", "off")]);
+    let db = server.books();
     let mut holder = db.client();
     calls::fill(&mut holder);
     calls::assert_complete(&mut holder);
     let caller = db.client_with("-c lock_timeout=4ms -c client_min_messages=error");
     let before = state(&mut holder);
     let watcher = db.client();
-    (db, Scene { holder, caller, watcher, before, number: Cell::new(0) })
+    (server, db, Scene { holder, caller, watcher, before, number: Cell::new(0) })
 }
 
 pub fn each_in_somebody_elses_hands() {
-    let (_db, mut scene) = scene();
+    let (_server, _db, mut scene) = scene("locks-held");
     let (mut tried, mut refused) = (0, 0);
     for call in CALLS {
         let statements = scene.in_the_way(call);
@@ -144,7 +146,7 @@ pub fn each_in_somebody_elses_hands() {
 
 /// However deep in its work a call is, who cancels it is obeyed, and nothing of it stays.
 pub fn a_wait_can_be_cancelled_anywhere() {
-    let (_db, mut scene) = scene();
+    let (_server, _db, mut scene) = scene("locks-cancelled");
     run_sql(&mut scene.caller, "SET lock_timeout = '10s'");
     let mut cancelled = 0;
     for call in CALLS {
@@ -169,7 +171,7 @@ pub fn a_wait_can_be_cancelled_anywhere() {
 
 /// The locks that matter most, one by one, and what each stops.
 pub fn of_rows_stop_what_needs_them_and_nothing_else() {
-    let (_db, mut scene) = scene();
+    let (_server, _db, mut scene) = scene("locks-of-rows");
     let account = "SELECT 1 FROM exa_billing.accounts WHERE owner_id = 'paid' FOR UPDATE";
     let allowance =
         "SELECT 1 FROM exa_billing.exa_monthly_allowance WHERE user_id = 'free' FOR UPDATE";

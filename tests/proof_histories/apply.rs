@@ -1,6 +1,6 @@
 //! A step as the model takes it: what the product should have answered.
 
-use crate::model::calendar::{HOUR, now};
+use crate::model::calendar::{HOUR, SECOND, now};
 use crate::model::{At, BAD, Degraded, Model, Owner, Refused, UNKNOWN};
 use crate::step::{Step, Total, Which};
 
@@ -146,9 +146,9 @@ pub fn apply(
             one(model.review(owner, event, actor)?)
         }
         Step::Dismiss { owner, place, actor, .. } => one(model.dismiss(owner, *place, actor)),
-        Step::Claim { is_short } => claim(model, *is_short, answer),
+        Step::Claim { is_short } => claim(model, *is_short, answer, clock),
         Step::Finish { owner, place, token, is_sent, .. } => {
-            finish(model, owner, *place, token, *is_sent)
+            finish(model, owner, *place, (token, *is_sent), clock)
         }
         Step::ForgetEvents => {
             model.forget_events(clock);
@@ -179,8 +179,12 @@ fn sweep(model: &mut Model, as_of: At) {
     }
 }
 
+/// The lease that mailers ask for, and the first pause after a failure; a little less of each.
+const LEASE: At = 290 * SECOND;
+const PAUSE: At = 50 * SECOND;
+
 /// Hands out what is due. Of deliveries that say the same, any may be the one.
-fn claim(model: &mut Model, is_short: bool, answer: &Answer) -> Expected {
+fn claim(model: &mut Model, is_short: bool, answer: &Answer, clock: At) -> Expected {
     let mut handed_out: Vec<Row> = answer.clone().unwrap_or_default();
     let mut rows = Vec::new();
     let owners: Vec<Owner> = model.alerts.keys().cloned().collect();
@@ -189,7 +193,7 @@ fn claim(model: &mut Model, is_short: bool, answer: &Answer) -> Expected {
         let alerts = model.alerts_of(&owner);
         for delivery in &mut alerts.deliveries {
             let is_open = ["pending", "sending"].contains(&delivery.status);
-            if !is_open || !delivery.is_due {
+            if !is_open || delivery.rests_until.is_some() {
                 continue;
             }
             let may_hear = !owner.is_organization
@@ -205,7 +209,7 @@ fn claim(model: &mut Model, is_short: bool, answer: &Answer) -> Expected {
             } else {
                 delivery.status = "sending";
                 delivery.attempts += 1;
-                delivery.is_due = is_short;
+                delivery.rests_until = (!is_short).then_some(clock + LEASE);
                 let event = &alerts.events[delivery.event];
                 let line = format!(
                     "{} {} {} {} {} {}",
@@ -234,7 +238,13 @@ fn claim(model: &mut Model, is_short: bool, answer: &Answer) -> Expected {
     lines(rows)
 }
 
-fn finish(model: &mut Model, owner: &Owner, place: usize, token: &str, is_sent: bool) -> Expected {
+fn finish(
+    model: &mut Model,
+    owner: &Owner,
+    place: usize,
+    (token, is_sent): (&str, bool),
+    clock: At,
+) -> Expected {
     let delivery = &mut model.alerts_of(owner).deliveries[place];
     let is_held = delivery.status == "sending" && delivery.token == token;
     match (is_held, is_sent) {
@@ -244,7 +254,7 @@ fn finish(model: &mut Model, owner: &Owner, place: usize, token: &str, is_sent: 
         }
         (false, true) => one(delivery.status == "sent" && delivery.token == token),
         (true, false) if delivery.attempts < 5 => {
-            (delivery.status, delivery.is_due) = ("pending", false);
+            (delivery.status, delivery.rests_until) = ("pending", Some(clock + PAUSE));
             one("pending")
         }
         (true, false) => {

@@ -2,19 +2,25 @@
 
 use crate::apply::{Answer, Row};
 use crate::common::{Database, Server};
-use crate::model::calendar::{DAY, literal};
+use crate::model::calendar::literal;
 use crate::model::evidence::known_from;
 use postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
-/// How often each function of the extension was called.
+/// How often each function of the extension was called by steps and looks.
 pub static CALLS: Mutex<BTreeMap<String, u64>> = Mutex::new(BTreeMap::new());
 
-/// So many histories share a database, and so their leftovers.
-const HISTORIES_PER_DATABASE: u64 = 120;
-/// After so many, all books of the database are proved.
-const HISTORIES_PER_PROOF: u64 = 40;
+/// How often they read each view and table.
+pub static READ: Mutex<BTreeMap<String, u64>> = Mutex::new(BTreeMap::new());
+
+/// How often everything else was done.
+pub static COUNTS: Mutex<BTreeMap<&str, usize>> = Mutex::new(BTreeMap::new());
+
+pub fn count(what: &'static str, often: usize) {
+    let mut counts = COUNTS.lock().unwrap_or_else(PoisonError::into_inner);
+    *counts.entry(what).or_default() += often;
+}
 
 const PLAIN: &str = "-c lock_timeout=20s -c exa_billing.late_usage_limit=3000d";
 /// Nothing that a session sets may matter.
@@ -27,7 +33,7 @@ const STRICT: [&str; 2] = [
 
 pub struct Place {
     pub sessions: Vec<Client>,
-    histories: u64,
+    season: Option<u64>,
     // Dropped in this order.
     database: Database,
     server: Server,
@@ -39,7 +45,7 @@ impl Place {
             [("exa_billing.evaluation_delay", "0"), ("autovacuum", "off"), ("max_wal_size", "4GB")];
         let server = Server::start(&format!("hist{number}"), &conf);
         let database = new_database(&server);
-        let mut place = Place { sessions: Vec::new(), histories: 0, database, server };
+        let mut place = Place { sessions: Vec::new(), season: None, database, server };
         place.connect();
         place
     }
@@ -49,62 +55,29 @@ impl Place {
         self.sessions = options.map(|options| self.database.client_with(options)).into();
     }
 
-    /// A new database now and then.
-    pub fn prepare(&mut self) {
-        self.histories += 1;
-        if self.histories % 1_000 == HISTORIES_PER_PROOF {
-            self.work_on_all();
-        } else if self.histories.is_multiple_of(HISTORIES_PER_PROOF) {
-            self.prove_all();
-        }
-        if self.histories.is_multiple_of(HISTORIES_PER_DATABASE) {
+    /// A new database for each season, whose histories share it and their leftovers.
+    pub fn prepare(&mut self, season: u64) {
+        if self.season.replace(season).is_some_and(|last| last != season) {
             self.database = new_database(&self.server);
             self.connect();
         }
     }
 
-    /// All books of the database hold, whoever's they are.
-    pub fn prove_all(&mut self) {
-        let violations = self.lines(VERIFY_ALL);
-        assert!(
-            violations.is_empty(),
-            "after {} histories; the number in an owner's id is the seed of its own\n{violations:#?}",
-            self.histories
-        );
-    }
-
-    fn lines(&mut self, sql: &str) -> Vec<String> {
-        let rows =
-            answer(&mut self.sessions[0], sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+    /// What is wrong with the books of the database, whoever's they are.
+    pub fn violations(&mut self) -> Vec<String> {
+        let rows = answer(&mut self.sessions[0], VERIFY_ALL);
+        let rows = rows.unwrap_or_else(|error| panic!("{VERIFY_ALL}: {error}"));
         rows.into_iter().filter_map(|row| row.line).collect()
     }
 
-    /// What the long procedures have found to change.
-    fn changed_by(&mut self, call: &str) -> Vec<String> {
-        self.lines(&format!("call exa_billing.{call}"));
-        self.lines(CHANGED)
-    }
-
-    /// What works on everybody: recomputing twice changes nothing the second time, a backfill finds
-    /// nothing to do, and background work changes nobody's balance.
-    pub fn work_on_all(&mut self) {
-        self.changed_by("recompute_all_balances(false, true)");
-        assert_eq!(self.changed_by("recompute_all_balances(true, true)"), ["0"]);
-        assert_eq!(self.changed_by("recompute_all_balances(true, false)"), ["0"]);
-        let (from, to) = (literal(known_from()), literal(known_from() + 2 * DAY));
-        for dry_run in [true, false] {
-            let call = format!("backfill_rollups({from}, {to}, {dry_run})");
-            assert_eq!(self.changed_by(&call), ["0"]);
-        }
-        let before = self.lines(BALANCES);
-        self.lines("call exa_billing.run_maintenance()");
-        assert_eq!(self.lines(BALANCES), before);
-        assert_eq!(self.lines(UNHEALTHY), Vec::<String>::new());
-        self.prove_all();
+    /// Some things are done month by month; months that are empty would only take time.
+    pub fn drop_empty_months(&mut self) {
+        self.sessions[0].batch_execute(FEWER_MONTHS).expect("empty months are dropped");
     }
 
     /// Stops the server, as its owner would or as a crash does, and starts it.
     pub fn restart(&mut self, mode: &str) {
+        count("restarts", 1);
         self.sessions.clear();
         self.server.stop(mode);
         self.server.start_again();
@@ -112,23 +85,16 @@ impl Place {
     }
 }
 
-const CHANGED: &str = "select null, null, (changed + failed)::text from exa_billing.progress
-    order by started_at desc limit 1";
-const BALANCES: &str =
-    "select null, null, concat_ws(' ', a.owner_kind, a.owner_id, b.balance_microdollars)
-    from exa_billing.accounts as a
-    cross join lateral exa_billing.account_balance(a.owner_kind, a.owner_id) as b
-    where b.balance_microdollars <> 0 order by 3";
-/// Messages that nobody took are what histories are about.
-const UNHEALTHY: &str = "select null, null, h::text from exa_billing.health_checks() as h
-    where status = 'critical' and check_name <> 'deliveries dead'";
 const FEWER_MONTHS: &str = "
-    do $$ declare month regclass;
+    do $$ declare month regclass; is_used bool;
     begin
         for month in select inhrelid from pg_inherits
             where inhparent in ('exa_billing.exa_usage_log'::regclass, 'exa_billing.spend_log'::regclass)
-              and right(inhrelid::regclass::text, 7) > to_char(now() at time zone 'UTC', 'YYYY_MM')
-        loop execute 'drop table ' || month; end loop;
+              and right(inhrelid::regclass::text, 7) <> to_char(now() at time zone 'UTC', 'YYYY_MM')
+        loop
+            execute format('select exists (select from %s)', month) into is_used;
+            if not is_used then execute format('drop table %s', month); end if;
+        end loop;
     end $$";
 const VERIFY_ALL: &str = "select null, null, v::text from exa_billing.verify_books() as v";
 
@@ -140,7 +106,6 @@ fn new_database(server: &Server) -> Database {
     let sql = format!("update exa_billing.spend_sources set covered_from = {known}");
     client.batch_execute(&sql).expect("the books are prepared");
     answer(&mut client, "select exa_billing.start_worker()").expect("messages may be handed out");
-    // Some things are done month by month; those of next year would only take time.
     client.batch_execute(FEWER_MONTHS).expect("empty months are dropped");
     let made = answer(&mut client, "select error from exa_billing.maintain_partitions(1)");
     assert_eq!(made.expect("the next month"), vec![Row::default(); 6]);
@@ -149,10 +114,13 @@ fn new_database(server: &Server) -> Database {
 
 /// What a statement answers: three columns of each row, or an SQLSTATE.
 pub fn answer(client: &mut Client, sql: &str) -> Answer {
-    count_calls(sql);
-    let messages = client.simple_query(sql).map_err(|error| match error.as_db_error() {
-        Some(error) => format!("{} {}", error.code().code(), error.message()),
-        None => format!("? {error}"),
+    let messages = client.simple_query(sql).map_err(|error| {
+        // The error arrives before its transaction has ended; the next answer comes after.
+        let _ = client.batch_execute("");
+        match error.as_db_error() {
+            Some(error) => format!("{} {}", error.code().code(), error.message()),
+            None => format!("? {error}"),
+        }
     })?;
     let rows = messages.iter().filter_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some(row),
@@ -168,12 +136,14 @@ pub fn answer(client: &mut Client, sql: &str) -> Answer {
         .collect())
 }
 
-fn count_calls(sql: &str) {
-    let mut calls = CALLS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+/// Counts what a step or a look makes use of.
+pub fn count_calls(sql: &str) {
+    let mut calls = CALLS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut read = READ.lock().unwrap_or_else(PoisonError::into_inner);
     for part in sql.split("exa_billing.").skip(1) {
         let end = part.find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
-        if let Some(end) = end.filter(|end| part[*end..].starts_with('(')) {
-            *calls.entry(part[..end].to_owned()).or_default() += 1;
-        }
+        let (name, rest) = part.split_at(end.unwrap_or(part.len()));
+        let counts = if rest.starts_with('(') { &mut calls } else { &mut read };
+        *counts.entry(name.to_owned()).or_default() += 1;
     }
 }

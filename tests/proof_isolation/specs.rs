@@ -78,9 +78,25 @@ impl Spec {
         teardown.is_some_and(|line| line.contains(VERDICT))
     }
 
-    /// Whether a step of each of its two sessions calls one of these.
-    pub fn calls(&self, calls: &[&str]) -> bool {
-        let mut steps = self.text.lines().filter(|line| line.starts_with("step "));
-        steps.any(|line| calls.iter().any(|call| line.contains(call)))
+    /// How many of its sessions have a step that calls one of these.
+    pub fn sessions_that_call(&self, calls: &[&str]) -> usize {
+        let has_one = |session: &&str| {
+            let mut steps = session.lines().filter(|line| line.starts_with("step "));
+            steps.any(|line| calls.iter().any(|call| line.contains(call)))
+        };
+        self.text.split("\nsession ").skip(1).filter(has_one).count()
+    }
+
+    /// Steps that no permutation takes.
+    pub fn idle_steps(&self) -> Vec<&str> {
+        let steps = self.text.lines().filter_map(|line| line.strip_prefix("step "));
+        let names = steps.filter_map(|step| step.split_whitespace().next());
+        let taken: BTreeSet<&str> = self
+            .text
+            .lines()
+            .filter_map(|line| line.strip_prefix("permutation "))
+            .flat_map(|line| line.split(|c: char| !c.is_alphanumeric() && c != '_'))
+            .collect();
+        names.filter(|name| !taken.contains(name)).collect()
     }
 }

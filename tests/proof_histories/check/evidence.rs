@@ -103,30 +103,38 @@ fn drivers_of(category: &str) -> String {
     )
 }
 
-fn document(view: &View, name: &'static str, range: &str) -> Look {
-    let View { model, owner, as_of, .. } = view;
-    let (first, _) = window(range, *as_of);
+/// What a document of a range says, in the words of the model.
+pub fn document_told() -> String {
     let totals = figures().map(|figure| format!("d -> 'totals' ->> '{figure}'"));
     let mut parts: Vec<&str> = totals.iter().map(String::as_str).collect();
     let (variable, scheduled) = (drivers_of("variable"), drivers_of("scheduled"));
     parts.extend(["d ->> 'is_complete'", "jsonb_array_length(d -> 'series')"]);
     parts.extend([variable.as_str(), scheduled.as_str()]);
-    let sql = format!(
-        "select {} from exa_billing.spend_evidence({}, '{range}', {}) as d",
-        line(&parts),
-        whose(owner),
-        literal(*as_of)
-    );
+    line(&parts)
+}
+
+pub fn document_line(view: &View, range: &str) -> String {
+    let View { model, owner, as_of, .. } = view;
+    let (first, _) = window(range, *as_of);
     let top = |category| {
         let lines = model.top(owner, first, *as_of, Some(category), 5);
         if lines.is_empty() { "-".to_owned() } else { lines.join(", ") }
     };
-    let expected = format!(
+    format!(
         "{} {} {} {}",
         model.evidence(owner, range, *as_of),
         model.series(owner, range, *as_of).len(),
         top("variable"),
         top("scheduled")
+    )
+}
+
+fn document(view: &View, name: &'static str, range: &str) -> Look {
+    let sql = format!(
+        "select {} from exa_billing.spend_evidence({}, '{range}', {}) as d",
+        document_told(),
+        whose(view.owner),
+        literal(view.as_of)
     );
-    look(name, sql, vec![expected])
+    look(name, sql, vec![document_line(view, range)])
 }

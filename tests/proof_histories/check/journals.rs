@@ -1,23 +1,29 @@
 //! The journals, ledgers and views as they are kept.
 
-use super::{Look, look, shown};
+use super::{Look, events, look, shown};
 use crate::model::alerts::Alerts;
 use crate::model::calendar::{DAY, day_text, hour_of, literal, month_of};
 use crate::model::evidence::{known_from, purpose_told};
-use crate::model::{At, Model, Owner};
-use crate::step::{line, micros, text};
+use crate::model::{At, Charge, Model, Owner};
+use crate::step::{line, micros, of_owner, text};
 use std::collections::BTreeMap;
 
-/// What of a table is an owner's.
-fn of_owner(owner: &Owner) -> String {
-    format!("owner_kind = '{}' and owner_id = {}", owner.kind(), text(&owner.id))
+pub fn journals(model: &Model, owner: &Owner) -> Vec<Look> {
+    let mut looks = money_journals(model, owner);
+    looks.extend(told(model, owner, &of_owner(owner)));
+    looks
 }
 
-pub fn journals(model: &Model, owner: &Owner) -> Vec<Look> {
+/// Those that tell of money.
+pub fn money_journals(model: &Model, owner: &Owner) -> Vec<Look> {
     let own = of_owner(owner);
-    let mut looks = vec![entries(model, owner, &own), hours_view(model, owner, &own)];
-    looks.push(drivers_view(model, owner, &own));
-    looks.extend(told(model, owner, &own));
+    let mut looks = vec![
+        entries(model, owner, &own),
+        hours_view(model, owner, &own),
+        drivers_view(model, owner, &own),
+        own_journals(model, owner, &own),
+        balances_view(model, owner, &own),
+    ];
     if !owner.is_organization {
         looks.push(requests(model, owner));
         looks.push(months_view(model, owner));
@@ -134,71 +140,68 @@ fn hours_view(model: &Model, owner: &Owner, own: &str) -> Look {
     )
 }
 
-fn drivers_view(model: &Model, owner: &Owner, own: &str) -> Look {
+/// Sums by the hour and driver, of what is charged.
+fn by_driver(charges: impl Iterator<Item = Charge>) -> Vec<String> {
     let mut sums: BTreeMap<_, (i64, i64)> = BTreeMap::new();
-    for charge in model.charges_of(owner) {
+    for charge in charges {
         let sum = sums.entry((hour_of(charge.at), charge.purpose, charge.actor)).or_default();
         *sum = (sum.0 + charge.amount, sum.1 + 1);
     }
-    let lines = sums.into_iter().map(|((hour, purpose, actor), (amount, count))| {
-        let actor = actor.unwrap_or("-".to_owned());
-        format!("{hour} {} {actor} {amount} {count}", purpose_told(&purpose))
-    });
-    let told = line(&[
-        &micros("hour_start"),
-        "spend_category",
-        "source",
-        "product_key",
-        "feature_key",
-        "model_or_plan_key",
-        "provider_key",
-        "actor_user_id",
-        "total_microdollars",
-        "spend_record_count",
-    ]);
-    let sql = format!("select {told} from exa_billing.spend_drivers_hourly where {own}");
-    look("hourly drivers", sql, lines.collect())
+    let line =
+        |((hour, purpose, actor), (amount, count)): ((At, _, Option<String>), (i64, i64))| {
+            let actor = actor.unwrap_or("-".to_owned());
+            format!("{hour} {} {actor} {amount} {count}", purpose_told(&purpose))
+        };
+    sums.into_iter().map(line).collect()
 }
 
-/// The figures of an event's snapshot, in the words of the model.
-const SNAPSHOT: &str = "case event_type
-    when 'anomaly_alert' then concat_ws(' ',
-        (extract(epoch from (snapshot ->> 'hour_start')::timestamptz) * 1000000)::bigint,
-        snapshot ->> 'hour_variable_microdollars', snapshot ->> 'baseline_microdollars',
-        snapshot ->> 'threshold_microdollars', snapshot ->> 'history_hours')
-    when 'low_balance' then concat_ws(' ', snapshot ->> 'balance_microdollars',
-        snapshot ->> 'minimum_balance_microdollars')
-    when 'threshold_crossed' then concat_ws(' ', snapshot ->> 'window',
-        snapshot ->> 'total_microdollars', snapshot ->> 'threshold_microdollars')
-    when 'recovered' then concat_ws(' ', snapshot ->> 'window',
-        snapshot ->> 'total_microdollars', snapshot ->> 'threshold_microdollars')
-    when 'alert_reviewed' then '' when 'suggestion_created' then '' when 'suggestion_dismissed' then ''
-    else concat_ws(' ', s ->> 'spend_alerts_enabled', s ->> 'anomaly_alerts_enabled',
-        s ->> 'cost_suggestions_enabled', coalesce(s ->> 'threshold_24h_microdollars', '-'),
-        coalesce(s ->> 'threshold_7d_microdollars', '-'), coalesce(s ->> 'threshold_30d_microdollars', '-'),
-        coalesce(s ->> 'minimum_balance_microdollars', '-')) end";
+const DRIVER: &str = "spend_category, source, product_key, feature_key, model_or_plan_key, provider_key, actor_user_id";
+
+/// The same of a view, with its expressions for the hour, the amount and the number of records.
+fn drivers_of(view: &str, hour: &str, amount: &str, records: &str) -> String {
+    let hour = micros(hour);
+    let mut told = vec![hour.as_str()];
+    told.extend(DRIVER.split(", "));
+    told.extend([amount, records]);
+    format!("select {} from exa_billing.{view}", line(&told))
+}
+
+fn drivers_view(model: &Model, owner: &Owner, own: &str) -> Look {
+    let amounts = ["total_microdollars", "spend_record_count"];
+    let sql = drivers_of("spend_drivers_hourly", "hour_start", amounts[0], amounts[1]);
+    let lines = by_driver(model.charges_of(owner).into_iter());
+    look("hourly drivers", format!("{sql} where {own}"), lines)
+}
+
+/// The product's own journals; rows that take the place of others may stand for several.
+fn own_journals(model: &Model, owner: &Owner, own: &str) -> Look {
+    let hour = "date_trunc('hour', created_at, 'UTC')";
+    let sums = ["sum(amount_microdollars)", "sum(spend_record_count)"];
+    let sql = drivers_of("spend_entries", hour, sums[0], sums[1]);
+    let charges = model.charges_of(owner).into_iter().filter(|charge| !charge.is_attached);
+    look("own journals", format!("{sql} where {own} group by {hour}, {DRIVER}"), by_driver(charges))
+}
+
+/// What was given and used, expirations that are due not yet taken off.
+fn balances_view(model: &Model, owner: &Owner, own: &str) -> Look {
+    let told = line(&[
+        "coalesce(sum(total_microdollars_acquired), 0)",
+        "coalesce(sum(microdollars_used), 0)",
+        "coalesce(sum(balance_microdollars), 0)",
+    ]);
+    let (acquired, used) = (model.acquired(owner), model.used(owner));
+    look(
+        "balances",
+        format!("select {told} from exa_billing.account_balances where {own}"),
+        vec![format!("{acquired} {used} {}", acquired - used)],
+    )
+}
 
 /// Events, episodes, deliveries, suggestions.
 fn told(model: &Model, owner: &Owner, own: &str) -> Vec<Look> {
     let none = Alerts::default();
     let alerts = model.alerts.get(owner).unwrap_or(&none);
     let dash = |text: Option<&str>| text.unwrap_or("-").to_owned();
-    let events = alerts.events.iter().filter(|event| !event.is_gone).map(|event| {
-        format!(
-            "{} {} {} {} {} {}",
-            event.kind,
-            dash(event.alert),
-            dash(event.suggestion),
-            dash(event.actor.as_deref()),
-            shown(event.at),
-            event.figures
-        )
-    });
-    let clocked =
-        "case when event_type in ('low_balance', 'alert_reviewed', 'suggestion_dismissed')
-        then null else (extract(epoch from occurred_at) * 1000000)::bigint end";
-    let event_told =
-        line(&["event_type", "alert_kind", "suggestion_kind", "actor_user_id", clocked, SNAPSHOT]);
     let episodes = alerts.episodes.iter().map(|(kind, one)| {
         format!("{kind} {} {} {}", one.threshold, shown(one.hour), one.is_reviewed)
     });
@@ -231,10 +234,11 @@ fn told(model: &Model, owner: &Owner, own: &str) -> Vec<Look> {
         look(
             "events",
             format!(
-                "select {event_told} from (select *, snapshot -> 'settings' as s
-                     from exa_billing.cost_insight_events where {own}) as e"
+                "select {} from (select *, snapshot -> 'settings' as s
+                     from exa_billing.cost_insight_events where {own}) as e",
+                events::told()
             ),
-            events.collect(),
+            events::kept(alerts).map(events::line_of).collect(),
         ),
         look("episodes", from(&episode_told, "spend_alert_episodes"), episodes.collect()),
         look("deliveries", from(&delivery_told, "notification_deliveries"), deliveries.collect()),
@@ -243,18 +247,18 @@ fn told(model: &Model, owner: &Owner, own: &str) -> Vec<Look> {
 }
 
 /// What holds when all is posted: nothing waits, and the posted figures alone say the same.
-pub fn posted(model: &Model, owner: &Owner) -> Vec<Look> {
+pub fn posted(model: &Model, owner: &Owner, around: At) -> Vec<Look> {
     let own = of_owner(owner);
     let account = "select coalesce(sum(microdollars_used), 0)::text from exa_billing.accounts";
     let mut looks = vec![
         look(
             "queue",
-            format!("select count(*)::text from exa_billing.unposted_spend where {own}"),
+            format!("select count(*)::text from exa_billing.unposted_entries where {own}"),
             vec!["0".to_owned()],
         ),
         look("account", format!("{account} where {own}"), vec![model.used(owner).to_string()]),
         hours_view(model, owner, &own),
-        reconciled(owner, &own),
+        reconciled(&own, around),
     ];
     looks.extend(told(model, owner, &own));
     looks
@@ -262,13 +266,13 @@ pub fn posted(model: &Model, owner: &Owner) -> Vec<Look> {
 
 /// A source that the rollups have no name for is told of, and hours that are degraded; there is
 /// nothing else to be told.
-fn reconciled(owner: &Owner, own: &str) -> Look {
-    let from = known_from() + i64::from(owner.is_organization) * DAY;
+fn reconciled(own: &str, around: At) -> Look {
+    let from = hour_of((around - 2 * DAY).max(known_from()));
     let sql = format!(
         "select mismatch_type from exa_billing.reconcile_rollups({}, {})
          where {own} and mismatch_type not in ('unknown_taxonomy_value', 'coverage_hole')",
         literal(from),
-        literal(from + 2 * DAY)
+        literal(from + 5 * DAY)
     );
     look("reconciled", sql, Vec::new())
 }

@@ -2,6 +2,7 @@
 
 mod alerts;
 mod credit;
+mod events;
 mod evidence;
 mod journals;
 mod usage;
@@ -12,7 +13,7 @@ use crate::step::{line, whose};
 use postgres::Client;
 use std::collections::BTreeMap;
 
-pub use journals::{journals, posted};
+pub use journals::{journals, money_journals, posted};
 
 /// One thing to look at: SQL of one column, and the lines that it should have.
 pub struct Look {
@@ -31,6 +32,8 @@ pub struct View<'a> {
     pub owner: &'a Owner,
     pub users: &'a [String],
     pub as_of: At,
+    /// For what a reader may choose, such as the size of a page.
+    pub draw: usize,
 }
 
 type Looking = fn(&View, &'static str) -> Look;
@@ -44,10 +47,26 @@ pub fn names() -> impl Iterator<Item = (Looking, &'static str)> {
     credit.chain(evidence).chain(alerts).chain(usage)
 }
 
-/// That the owner's books hold, which takes longer than the others together.
+/// What is left of the names when alerts are left out, and their dates by the clock with them.
+pub fn money() -> impl Iterator<Item = (Looking, &'static str)> {
+    names().filter(|(_, name)| !alerts::NAMES.contains(name))
+}
+
+/// That the owner's books hold, seen by themselves; at the end of a history all books are.
 pub fn proof(owner: &Owner) -> Look {
     let verify = format!("select v::text from exa_billing.verify_books({}) as v", whose(owner));
     look("proof", verify, Vec::new())
+}
+
+/// Whether a request may be made.
+pub fn decision(view: &View) -> Look {
+    usage::look_at(view, "decision")
+}
+
+impl Look {
+    pub fn sql(&self) -> &str {
+        &self.sql
+    }
 }
 
 /// Looks at all of it in one statement, on one snapshot.

@@ -98,8 +98,8 @@ pub struct Delivery {
     pub recipient: String,
     pub status: &'static str,
     pub attempts: i32,
-    /// Not handed out for longer than a history lasts, and not to be tried again only then.
-    pub is_due: bool,
+    /// Handed out or to be tried again later: at the earliest then, by the clock. Else it is due.
+    pub rests_until: Option<At>,
     /// As they were handed out: id and token.
     pub id: String,
     pub token: String,
@@ -203,12 +203,18 @@ impl Model {
                 recipient,
                 status: "pending",
                 attempts: 0,
-                is_due: true,
+                rests_until: None,
                 id: String::new(),
                 token: String::new(),
             });
         }
         event
+    }
+
+    /// Nobody can say which deliveries are due: a pause that should outlast the history may be over.
+    pub fn is_claim_open(&self, now: At) -> bool {
+        let deliveries = self.alerts.values().flat_map(|alerts| &alerts.deliveries);
+        deliveries.into_iter().any(|one| one.rests_until.is_some_and(|until| until <= now))
     }
 
     /// Whether a balance has fallen below its minimum: told once, until it has risen.

@@ -10,6 +10,7 @@ use crate::model::usage::{Ask, Member, Policy, REACH};
 use crate::model::{At, Model, Owner};
 use crate::step::Step;
 use fastrand::Rng;
+use std::collections::BTreeSet;
 
 const USD: i64 = 1_000_000;
 
@@ -20,6 +21,13 @@ pub struct Cast {
     pub organizations: Vec<String>,
 }
 
+impl Cast {
+    pub fn owners(&self) -> Vec<Owner> {
+        let users = self.users.iter().map(|user| Owner::user(user));
+        users.chain(self.organizations.iter().map(|one| Owner::organization(one))).collect()
+    }
+}
+
 /// What a step may be, besides what the history as a whole allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct May {
@@ -28,6 +36,11 @@ pub struct May {
     pub post: bool,
     /// What needs READ COMMITTED.
     pub read_committed: bool,
+}
+
+/// Histories of one season follow one another, and share a database.
+pub fn season(seed: u64) -> u64 {
+    seed / 160
 }
 
 pub struct Scene {
@@ -54,11 +67,7 @@ impl Scene {
         let odd = ["", "'", "ü", " x"][rng.usize(..4)];
         let users = (0..rng.usize(1..=3)).map(|n| format!("u{seed}{odd}-{n}")).collect();
         let organizations = (0..rng.usize(0..=2)).map(|n| format!("o{seed}{odd}-{n}")).collect();
-        // Across the end of a leap year's February, of a year, around the day from which on the
-        // hours are known, and over a change of the clocks.
-        let days = [(2024, 2, 27), (2024, 12, 30), (2024, 2, 13), (2024, 3, 29)];
-        let (year, month, day) = days[rng.usize(..4)];
-        let start = on(year, month, day, 0) + rng.i64(0..3 * DAY);
+        let start = Self::start(seed, &mut rng);
         let has_table = rng.u32(..100) < 35;
         Scene {
             seed,
@@ -73,6 +82,31 @@ impl Scene {
             past: Vec::new(),
             rng,
         }
+    }
+
+    /// Across the end of a leap year's February, around the day from which on the hours are known;
+    /// over a change of the clocks; across the end of a year. Histories that share a database share
+    /// a season: many months would only take time. Or just so long ago that the history has ended by
+    /// now: of that, readers see events.
+    fn start(seed: u64, rng: &mut Rng) -> At {
+        let lately = day_of(now()) - 24 * DAY;
+        let days = match season(seed) % 3 {
+            0 => [on(2024, 2, 27, 0), on(2024, 2, 13, 0), lately],
+            1 => [on(2024, 12, 30, 0), on(2024, 12, 30, 0), lately],
+            _ => [on(2024, 3, 29, 0), on(2024, 3, 29, 0), lately],
+        };
+        days[rng.usize(..3)] + rng.i64(0..3 * DAY)
+    }
+
+    /// The months in which something may happen.
+    pub fn months(&self) -> BTreeSet<At> {
+        let mut months = BTreeSet::from([month_of(now())]);
+        let mut month = month_of(self.start - REACH);
+        while month <= self.start + 20 * DAY {
+            months.insert(month);
+            month = next_month(month);
+        }
+        months
     }
 
     pub fn percent(&mut self, chance: u32) -> bool {
@@ -197,9 +231,14 @@ impl Scene {
         })
     }
 
-    fn adjust(&mut self, cast: &Cast) -> Step {
+    fn adjust(&mut self, cast: &Cast, model: &Model) -> Step {
         let owner = self.owner(cast);
-        let amount = if self.percent(50) { self.amount() } else { -self.amount() };
+        let mut amount = if self.percent(50) { self.amount() } else { -self.amount() };
+        let minimum = model.alerts.get(&owner).and_then(|alerts| alerts.settings.minimum);
+        if let Some(minimum) = minimum.filter(|_| self.percent(60)) {
+            let balance = model.acquired(&owner) - model.used(&owner);
+            amount = minimum - balance + self.rng.i64(-1..=1);
+        }
         let reason = format!("refund {}", self.number());
         Step::Adjust(Give {
             owner,
@@ -249,10 +288,10 @@ impl Scene {
     }
 
     /// A member whose limit may be what was spent today.
-    fn new_member(&mut self, model: &Model, organization: &str, user: &str) -> Member {
+    pub fn new_member(&mut self, model: &Model, organization: &str, user: &str) -> Member {
         let mut member = self.member(organization, user);
         let spent = model.member_day(organization, user, day_of(self.at));
-        if spent > 0 && self.percent(50) {
+        if spent > 0 && self.percent(70) {
             member.limit = self.near(spent);
         }
         member
@@ -322,8 +361,8 @@ impl Scene {
             290..400 => Step::Pay(self.pay_once(cast, model)),
             400..470 => self.again(cast)?,
             470..560 => self.give(cast, model),
-            560..580 => self.adjust(cast),
-            580..600 => self.opening(cast),
+            560..585 => self.adjust(cast, model),
+            585..600 => self.opening(cast),
             600..650 => self.expiration(cast, model, may),
             650..675 => Step::Recompute { owner: self.owner(cast), keep_balance: self.percent(50) },
             675..705 => self.policy(cast, may.touch_all),

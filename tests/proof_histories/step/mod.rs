@@ -10,7 +10,10 @@ use crate::model::usage::{Ask, Member, Pay, Policy};
 use crate::model::{At, Owner};
 use sql::*;
 
-pub use sql::{create_table, line, maybe, micros, recompute_told, settings_told, text, whose};
+pub use sql::{
+    SETTINGS, create_table, line, maybe, micros, of_owner, recompute_told, settings_told, text,
+    whose,
+};
 
 #[derive(Debug, Clone)]
 pub enum Step {
@@ -237,5 +240,23 @@ impl Step {
             }
             Step::Erase { user } => value(&format!("erase_user({})", text(user))),
         }
+    }
+
+    /// What takes everybody's turn leaves nothing to the next call.
+    pub fn left(&self) -> Option<String> {
+        let (value, call) = match self {
+            Step::Post { max_rows: 1_000.. } => ("post_spend", "post_spend(1000000)".to_owned()),
+            Step::ExpireDue { as_of } => {
+                ("expire_due_credits", format!("expire_due_credits({})", literal(*as_of)))
+            }
+            Step::ForgetEvents => {
+                ("delete_old_events", "delete_old_events(max_rows => 100000)".to_owned())
+            }
+            Step::EvaluateDue { as_of } => {
+                ("evaluated", format!("evaluate_due_owners({}, 100000)", literal(*as_of)))
+            }
+            _ => return None,
+        };
+        Some(format!("select null, null, {value} from exa_billing.{call}"))
     }
 }

@@ -164,16 +164,18 @@ pub fn recompute_told(owner: &Owner, how: &str) -> String {
     format!("select null, null, {told} from exa_billing.recompute_{kind}_balances({id}, {how})")
 }
 
+pub const SETTINGS: [&str; 7] = [
+    "spend_alerts_enabled",
+    "anomaly_alerts_enabled",
+    "cost_suggestions_enabled",
+    "threshold_24h_microdollars",
+    "threshold_7d_microdollars",
+    "threshold_30d_microdollars",
+    "minimum_balance_microdollars",
+];
+
 pub fn settings_told() -> String {
-    line(&[
-        "spend_alerts_enabled",
-        "anomaly_alerts_enabled",
-        "cost_suggestions_enabled",
-        "threshold_24h_microdollars",
-        "threshold_7d_microdollars",
-        "threshold_30d_microdollars",
-        "minimum_balance_microdollars",
-    ])
+    line(&SETTINGS)
 }
 
 pub fn settings(owner: &Owner, change: &SettingsChange, actor: &str, as_of: At) -> String {
