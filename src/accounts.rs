@@ -3,8 +3,37 @@
 
 use crate::error::{BillingError, Result};
 use crate::owner::{Owner, OwnerKind};
-use crate::spi::{Row, Statement, values};
+use crate::spi::{Lookup, Row, Statement, values};
+use crate::time::Instant;
+use std::collections::BTreeSet;
 
+/// What an account says; unposted spend is not in it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Figures {
+    pub acquired: i64,
+    pub used: i64,
+    pub next_expiration: Option<Instant>,
+}
+
+static READ: Lookup = Lookup {
+    table: "accounts",
+    primary_key: "accounts_pkey",
+    columns: &[
+        "owner_kind",
+        "owner_id",
+        "total_microdollars_acquired",
+        "microdollars_used",
+        "next_credit_expiration_at",
+        "minimum_balance_microdollars",
+        "low_balance_since",
+        "opened_at",
+    ],
+    select: Statement::kept(
+        "SELECT owner_kind, owner_id, total_microdollars_acquired, microdollars_used,
+                next_credit_expiration_at
+         FROM exa_billing.accounts WHERE owner_kind = $1 AND owner_id = $2",
+    ),
+};
 static LOCK: Statement = Statement::kept(
     "SELECT true FROM exa_billing.accounts WHERE owner_kind = $1 AND owner_id = $2 FOR UPDATE",
 );
@@ -39,7 +68,8 @@ static OPEN_UNLESS_BUSY: Statement = Statement::kept(
          (owner_kind, owner_id, total_microdollars_acquired, microdollars_used, opened_at)
      SELECT owner_kind, owner_id, 0, 0, pg_catalog.now() FROM not_busy
      ORDER BY owner_kind, owner_id
-     ON CONFLICT DO NOTHING",
+     ON CONFLICT DO NOTHING
+     RETURNING owner_kind, owner_id",
 );
 static LOCK_UNLESS_BUSY: Statement = Statement::kept(
     "SELECT a.owner_kind, a.owner_id
@@ -52,6 +82,14 @@ static LOCK_UNLESS_BUSY: Statement = Statement::kept(
 
 /// Each account opened takes one advisory lock until commit; this many fit any lock table.
 const MAX_OPENED_AT_ONCE: i64 = 500;
+
+/// As the caller's snapshot shows it; zeros where there is no account.
+pub fn read(owner: &Owner) -> Result<Figures> {
+    let found = READ.read(values![owner.kind.as_str(), &owner.id], |row| {
+        Ok(Figures { acquired: row.get(3)?, used: row.get(4)?, next_expiration: row.maybe(5)? })
+    })?;
+    Ok(found.first().copied().unwrap_or_default())
+}
 
 /// Locks the owner's account row, opening the account when there is none.
 ///
@@ -84,14 +122,25 @@ pub fn lock_for_decision(owner: &Owner) -> Result<()> {
     RENEW.execute(values![owner.kind.as_str(), &owner.id])
 }
 
-/// Locks the account rows of those owners that nobody else has locked, in order, opening
-/// accounts that are missing; waits for nobody.
+/// Locks the account rows of those owners that nobody else has locked, opening accounts that are
+/// missing; waits for nobody. Returns them sorted.
 ///
-/// Locks: opening locks (tried), then rows sorted by (owner_kind, owner_id), skipping locked ones.
+/// Locks: rows sorted by (owner_kind, owner_id), skipping locked ones; then opening locks (tried).
 pub fn lock_unless_busy(owners: &[Owner]) -> Result<Vec<Owner>> {
     let (kinds, ids) = columns(owners);
-    OPEN_UNLESS_BUSY.execute(values![kinds.clone(), ids.clone(), MAX_OPENED_AT_ONCE])?;
-    LOCK_UNLESS_BUSY.write(values![kinds, ids], |row| owner_of(row, 1))
+    let mut locked = LOCK_UNLESS_BUSY.write(values![kinds, ids], |row| owner_of(row, 1))?;
+    if locked.len() < owners.len() {
+        let others: BTreeSet<&Owner> = owners.iter().collect();
+        let others: Vec<Owner> =
+            others.difference(&locked.iter().collect()).copied().cloned().collect();
+        let (kinds, ids) = columns(&others);
+        locked.extend(
+            OPEN_UNLESS_BUSY
+                .write(values![kinds, ids, MAX_OPENED_AT_ONCE], |row| owner_of(row, 1))?,
+        );
+        locked.sort();
+    }
+    Ok(locked)
 }
 
 /// Owners as two array arguments.

@@ -87,6 +87,7 @@ extension_sql_file!("../sql/install/ownership.sql", name = "ownership", finalize
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     guc::init();
+    spi::init();
     books::init();
     jobs::init();
     worker::init();

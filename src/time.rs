@@ -33,13 +33,13 @@ impl Instant {
     /// Reads a time with an explicit zone, such as `2026-11-22T10:30:00Z`, rounding to the
     /// microsecond.
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
-        let nanoseconds_to_round = TimeDelta::nanoseconds(500);
-        let utc = DateTime::parse_from_rfc3339(text)
-            .ok()?
-            .to_utc()
-            .checked_add_signed(nanoseconds_to_round)?;
+        let utc = DateTime::parse_from_rfc3339(text).ok()?.to_utc();
+        // A leap second comes as more nanoseconds than a second has, and so becomes the first second
+        // of the next minute. Rounded before that, its very end would fall back to its beginning.
+        let microseconds = (i64::from(utc.timestamp_subsec_nanos()) + 500) / 1_000;
+        let seconds = utc.timestamp() * MICROSECONDS_PER_SECOND;
         let epoch = UNIX_TO_POSTGRES_EPOCH_DAYS * MICROSECONDS_PER_DAY;
-        Some(Instant(utc.timestamp_micros().checked_sub(epoch)?))
+        Some(Instant(seconds + microseconds - epoch))
     }
 
     /// The microseconds from an earlier instant to this one; none when it is not earlier.

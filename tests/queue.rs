@@ -58,6 +58,29 @@ fn an_owner_with_a_long_queue_keeps_nobody_else_waiting() {
 }
 
 #[test]
+fn maintenance_posts_everything_after_a_partial_batch_too() {
+    let db = books();
+    let mut client = db.client();
+    run_sql(&mut client, "SELECT exa_billing.start_worker()");
+    for id in ["ann", "carl", "zoe"] {
+        charge(&mut client, id, 300);
+    }
+    assert_eq!(post(&mut client, 400), 400);
+    // More that are new than are opened at once.
+    run_sql(
+        &mut client,
+        "SELECT count(exa_billing.record_spend('user', 'u' || n, 10, 'variable', 'kiloclaw', 'product'))
+         FROM generate_series(1, 1200) AS n",
+    );
+    run_sql(&mut client, "CALL exa_billing.run_maintenance()");
+    assert_eq!(waiting(&mut client), owners([]));
+    charge(&mut client, "ann", 2);
+    charge(&mut client, "zoe", 2);
+    assert_eq!([3, 3].map(|rows| post(&mut client, rows)), [3, 1]);
+    verify(&mut client);
+}
+
+#[test]
 fn an_owner_that_is_held_keeps_nobody_else_waiting() {
     let db = books();
     let (mut open, mut client) = (db.client(), db.client());

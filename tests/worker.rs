@@ -30,6 +30,27 @@ fn it_serves_a_database_from_its_first_charge_on() {
 }
 
 #[test]
+fn it_lets_rows_gather_under_load_and_posts_them_all_the_same() {
+    let (_server, mut client) = serving_app("gathering");
+    assert_served(&mut client);
+    // Many owners with one row each, two with one row dated ahead or long ago, one with many.
+    run_sql(
+        &mut client,
+        "SELECT count(exa_billing.record_spend('user', 'u' || n, 7, 'variable', 'kiloclaw', 'p',
+                    created_at => now() + CASE n WHEN 1 THEN interval '3 seconds'
+                                          WHEN 2 THEN interval '-3 hours' ELSE interval '0' END))
+         FROM generate_series(1, 700) AS n;
+         SELECT count(exa_billing.record_spend('organization', 'busy', 7, 'variable', 'kiloclaw', 'p'))
+         FROM generate_series(1, 80)",
+    );
+    let posted = "SELECT coalesce(sum(microdollars_used), 0)::bigint FROM exa_billing.accounts
+                  WHERE owner_id = 'busy' OR owner_id ~ '^u[0-9]+$'";
+    wait_until("all of it is posted", || one::<i64>(&mut client, posted, &[]) == 780 * 7);
+    assert_eq!(one::<i64>(&mut client, "SELECT count(*) FROM exa_billing.unposted_spend", &[]), 0);
+    assert_no_violations(&mut client);
+}
+
+#[test]
 fn it_makes_the_partitions_that_are_missing() {
     let (_server, mut client) = serving_app("months");
     assert_served(&mut client);

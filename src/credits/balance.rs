@@ -3,11 +3,11 @@
 
 use super::expiration::{self, Closing, OpenGrant};
 use super::ledger;
-use crate::books;
 use crate::error::{BillingError, Result};
 use crate::owner::Owner;
-use crate::spi::{Answer, Composite, Statement, values};
+use crate::spi::{Answer, Composite, values};
 use crate::time::{self, Instant};
+use crate::{accounts, books, sources};
 use pgrx::prelude::*;
 
 /// An owner's credits, in microdollars. An owner without any row has zeros.
@@ -17,21 +17,6 @@ pub struct Balance {
     pub used: i64,
     pub next_expiration: Option<Instant>,
 }
-
-// The sums are numeric; leaving the range of bigint is 22003, for this owner only.
-static BALANCE: Statement = Statement::over_queue(
-    "SELECT acquired, used::bigint, next_expiration
-     FROM (
-         SELECT coalesce(max(a.total_microdollars_acquired), 0) AS acquired,
-                coalesce(max(a.microdollars_used), 0)::numeric + (
-                    SELECT coalesce(sum(q.amount_microdollars), 0)
-                    FROM exa_billing.unposted_spend AS q
-                    WHERE q.owner_kind = $1 AND q.owner_id = $2) AS used,
-                max(a.next_credit_expiration_at) AS next_expiration
-         FROM exa_billing.accounts AS a
-         WHERE a.owner_kind = $1 AND a.owner_id = $2
-     ) AS figures",
-);
 
 impl Balance {
     pub fn left(&self) -> Result<i64> {
@@ -43,12 +28,30 @@ impl Balance {
     }
 }
 
-/// As the snapshot shows it; expirations only as far as they were processed.
+/// As the snapshot shows it; expirations only as far as they were processed. Leaving the range of bigint
+/// is an error of this owner only.
 fn recorded(owner: &Owner) -> Result<Balance> {
-    let balance = BALANCE.read_row(values![owner.kind.as_str(), &owner.id], |row| {
-        Ok(Balance { acquired: row.get(1)?, used: row.get(2)?, next_expiration: row.maybe(3)? })
-    })?;
-    Ok(balance.unwrap_or_default())
+    let posted = accounts::read(owner)?;
+    let used = i128::from(posted.used) + sources::unposted_microdollars(owner)?;
+    Ok(Balance {
+        acquired: posted.acquired,
+        used: in_range(used)?,
+        next_expiration: posted.next_expiration,
+    })
+}
+
+fn in_range(sum: i128) -> Result<i64> {
+    i64::try_from(sum).map_err(|_| BillingError::out_of_range("bigint out of range"))
+}
+
+/// Acquired minus used, posted and unposted, and when the next credit expires; expirations only as far as
+/// they were processed.
+pub fn left(owner: &Owner) -> Result<(i64, Option<Instant>)> {
+    let posted = accounts::read(owner)?;
+    let left = i128::from(posted.acquired)
+        - i128::from(posted.used)
+        - sources::unposted_microdollars(owner)?;
+    Ok((in_range(left)?, posted.next_expiration))
 }
 
 /// With the expirations that are due at `as_of`.

@@ -15,5 +15,5 @@ mod recompute_rows;
 mod replay;
 mod statement;
 
-pub use balance::{expired_by, read as read_balance};
+pub use balance::{expired_by, left, read as read_balance};
 pub use expire::expire_due;

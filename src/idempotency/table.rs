@@ -2,12 +2,24 @@
 
 use super::key::{KeySpace, Known};
 use crate::error::Result;
-use crate::spi::{Row, Statement, values};
+use crate::spi::{Lookup, Row, Statement, values};
 
-static FIND: Statement = Statement::kept(
-    "SELECT entry_id, entry_created_at, created_at_given, payload_hash
-     FROM exa_billing.idempotency_keys WHERE key_space = $1 AND idempotency_key = $2",
-);
+static FIND: Lookup = Lookup {
+    table: "idempotency_keys",
+    primary_key: "idempotency_keys_pkey",
+    columns: &[
+        "key_space",
+        "idempotency_key",
+        "entry_id",
+        "entry_created_at",
+        "created_at_given",
+        "payload_hash",
+    ],
+    select: Statement::kept(
+        "SELECT key_space, idempotency_key, entry_id, entry_created_at, created_at_given, payload_hash
+         FROM exa_billing.idempotency_keys WHERE key_space = $1 AND idempotency_key = $2",
+    ),
+};
 static CLAIM: Statement = Statement::kept(
     "INSERT INTO exa_billing.idempotency_keys
          (key_space, idempotency_key, entry_id, entry_created_at, created_at_given, payload_hash)
@@ -27,7 +39,7 @@ impl Known {
 
 /// What the key has recorded, if anything that this transaction can see.
 pub fn find(space: &KeySpace, key: &str) -> Result<Option<Known>> {
-    FIND.write_row(values![space.as_str(), key], |row| Known::read(row, 1))
+    FIND.find(values![space.as_str(), key], |row| Known::read(row, 3))
 }
 
 /// Claims the key for a new entry. False when another transaction had it first and committed;

@@ -2,6 +2,7 @@
 
 use super::proof;
 use crate::error::Result;
+use crate::posting::Whose;
 use crate::time::MICROSECONDS_PER_SECOND;
 use crate::{alerts, credits, events, guc, notifications, posting, spi, upkeep};
 use std::time::Duration;
@@ -84,12 +85,15 @@ impl Job {
         if self == Job::Prove { step * 99 } else { Duration::ZERO }
     }
 
-    /// One bounded step, in the caller's transaction.
-    pub fn step(self) -> Result<Done> {
+    /// One bounded step, in the caller's transaction. `whose` rows are posted: the worker, which comes
+    /// again at once, lets some gather.
+    pub fn step(self, whose: Whose) -> Result<Done> {
         let done = match self {
             Job::Post => {
-                let rows = posting::post(ROWS_PER_POSTING)?;
-                Done { rows, is_finished: rows < ROWS_WORTH_ANOTHER_BATCH }
+                let posted = posting::post(whose, ROWS_PER_POSTING)?;
+                // The worker's next turn comes at once anyway.
+                let is_all = whose == Whose::Gathered || posted.rows < ROWS_WORTH_ANOTHER_BATCH;
+                Done { rows: posted.rows, is_finished: posted.is_end_of_turn && is_all }
             }
             Job::Expire => expire()?,
             Job::Evaluate => {

@@ -4,6 +4,7 @@
 use super::job::Job;
 use super::runs::Log;
 use crate::error::{BillingError, Result};
+use crate::posting::Whose;
 use crate::spi::{self, Answer, Composite, values};
 use crate::{books, registration};
 use pgrx::prelude::*;
@@ -12,7 +13,7 @@ use pgrx::prelude::*;
 fn step(job: Job) -> Result<(bool, Option<String>)> {
     let started_at = spi::clock();
     let mut log = Log::new();
-    let outcome = match spi::in_subtransaction(|| job.step()) {
+    let outcome = match spi::in_subtransaction(|| job.step(Whose::Everybody)) {
         Ok(done) => {
             log.succeeded(job, started_at, done);
             (done.is_finished, None)

@@ -1,22 +1,22 @@
 //! One batch of posting, in the caller's transaction.
 
-use super::candidates;
+use super::candidates::{self, Whose};
+use super::figures::{Entry, Figures};
+use super::targets;
 use crate::bisect::attempt_or_bisect;
-use crate::error::{BillingError, Result};
+use crate::error::Result;
 use crate::owner::Owner;
+use crate::sources::Category;
 use crate::spi::{self, Failure, Statement, values};
-use crate::{accounts, books, events, guc};
+use crate::{accounts, books, events};
+use std::collections::{BTreeMap, BTreeSet};
+use uuid::Uuid;
 
-static POST: Statement = Statement::over_queue(concat!(
-    include_str!("../../sql/statements/post_batch.sql"),
-    include_str!("../../sql/statements/post_evaluations.sql"),
-    include_str!("../../sql/statements/post_figures.sql"),
-));
-/// On books that have no alerts yet: nobody is evaluated.
-static POST_ONLY: Statement = Statement::over_queue(concat!(
-    include_str!("../../sql/statements/post_batch.sql"),
-    include_str!("../../sql/statements/post_figures.sql"),
-));
+static TAKE: Statement = Statement::over_queue(include_str!("../../sql/statements/take_batch.sql"));
+static CATEGORIES: Statement = Statement::kept(
+    "SELECT dimension_id, spend_category FROM exa_billing.spend_dimensions
+     WHERE dimension_id = ANY ($1)",
+);
 static ANY_NEW: Statement = Statement::over_queue(
     "SELECT EXISTS (SELECT FROM exa_billing.unposted_spend WHERE dimension IS NOT NULL)",
 );
@@ -54,60 +54,62 @@ static UNBLOCK: Statement = Statement::kept(
 pub const DIMENSION_LOCK: i32 = 3;
 const ROWS_AT_ONCE: i64 = 10_000;
 
-/// Posts up to `max_rows` rows and returns how many were posted.
+/// What a batch has done.
+pub struct Posted {
+    pub rows: i64,
+    /// Whether everybody in the queue was come to in this turn.
+    pub is_end_of_turn: bool,
+}
+
+/// Posts up to `max_rows` rows: none only when there is none that could be.
 ///
 /// Locks, in this order: account rows sorted by (owner_kind, owner_id), skipping those somebody
 /// else holds; the dimension lock (tried, only for new dimensions); then their queue rows; then
 /// the figures of these owners. Owners whose account is busy keep their rows in the queue, where
 /// every read counts them.
-pub fn post(max_rows: i64) -> Result<i64> {
-    let wanted = candidates::next(max_rows)?;
-    if wanted.is_empty() {
-        return Ok(0);
+pub fn post(whose: Whose, max_rows: i64) -> Result<Posted> {
+    let mut posted = 0;
+    let mut was_at_end = whose == Whose::Gathered;
+    loop {
+        let candidates = candidates::next(whose, max_rows - posted)?;
+        let rows = post_candidates(&candidates.owners, max_rows - posted)?;
+        posted += rows;
+        // For everybody the queue is read on from its beginning, to its end once more.
+        let is_end_of_turn = candidates.are_last && (candidates.are_first || was_at_end);
+        was_at_end |= candidates.are_last;
+        let is_enough = posted >= max_rows || whose == Whose::Gathered && rows > 0;
+        if is_end_of_turn || is_enough {
+            return Ok(Posted { rows: posted, is_end_of_turn });
+        }
     }
-    let owners = accounts::lock_unless_busy(&wanted)?;
+}
+
+fn post_candidates(owners: &[Owner], max_rows: i64) -> Result<i64> {
     if owners.is_empty() {
         return Ok(0);
     }
+    let owners = accounts::lock_unless_busy(owners)?;
     add_dimensions(&owners)?;
-    // Everybody gets a share first; only then do those with more to post get the rest.
-    let count = i64::try_from(owners.len()).unwrap_or(i64::MAX);
-    let share = (max_rows / count).max(1);
-    let first = post_or_block(&owners, max_rows, share)?;
-    if first.moved == max_rows || first.most_of_one_owner < share {
-        return Ok(first.moved);
-    }
-    let rest = max_rows - first.moved;
-    Ok(first.moved + post_or_block(&owners, rest, rest)?.moved)
+    post_or_block(&owners, max_rows)
 }
 
-/// What one statement has moved.
-#[derive(Default, Clone, Copy)]
-struct Moved {
-    moved: i64,
-    most_of_one_owner: i64,
-}
-
-fn post_or_block(owners: &[Owner], max_rows: i64, share: i64) -> Result<Moved> {
-    let mut total = Moved::default();
+/// How many rows were posted. An owner whose figures cannot be written is set aside.
+fn post_or_block(owners: &[Owner], max_rows: i64) -> Result<i64> {
+    let mut posted = 0;
     attempt_or_bisect(
         owners,
-        &mut |owners| {
-            let rows_left = max_rows - total.moved;
-            match spi::in_subtransaction(|| post_owners(owners, rows_left, share)) {
-                Ok(moved) => {
-                    total.moved += moved.moved;
-                    total.most_of_one_owner = total.most_of_one_owner.max(moved.most_of_one_owner);
-                    Ok(Ok(moved.moved))
-                }
-                Err(failure) if failure.is_of_data() => Ok(Err(failure)),
-                // A cancelled statement, a serialization failure: the caller's to hear.
-                Err(failure) => failure.raise(),
+        &mut |owners| match spi::in_subtransaction(|| post_owners(owners, max_rows - posted)) {
+            Ok(rows) => {
+                posted += rows;
+                Ok(Ok(rows))
             }
+            Err(failure) if failure.is_of_data() => Ok(Err(failure)),
+            // A cancelled statement, a serialization failure: the caller's to hear.
+            Err(failure) => failure.raise(),
         },
         &mut |owner, failure| block(owner, &failure),
     )?;
-    Ok(total)
+    Ok(posted)
 }
 
 /// Makes the dimensions known that these owners' rows bring along. When another transaction is
@@ -130,8 +132,8 @@ pub fn post_owner(owner: &Owner) -> Result<()> {
     let owners = std::slice::from_ref(owner);
     add_dimensions(owners)?;
     loop {
-        match spi::in_subtransaction(|| post_owners(owners, ROWS_AT_ONCE, ROWS_AT_ONCE)) {
-            Ok(Moved { moved: 0, .. }) => return Ok(()),
+        match spi::in_subtransaction(|| post_owners(owners, ROWS_AT_ONCE)) {
+            Ok(0) => return Ok(()),
             Ok(_) => {}
             Err(failure) if failure.is_of_data() => return block(owner, &failure),
             Err(failure) => return failure.raise(),
@@ -139,26 +141,58 @@ pub fn post_owner(owner: &Owner) -> Result<()> {
     }
 }
 
-fn post_owners(owners: &[Owner], max_rows: i64, share: i64) -> Result<Moved> {
+fn post_owners(owners: &[Owner], max_rows: i64) -> Result<i64> {
     if max_rows == 0 {
-        return Ok(Moved::default());
+        return Ok(0);
     }
-    let (kinds, ids) = accounts::columns(owners);
-    let delay = guc::evaluation_delay_microseconds();
-    let post = if books::have_reached(books::WITH_ALERTS) { &POST } else { &POST_ONLY };
-    let counts = post.write_row(values![kinds, ids, max_rows, share, delay], |row| {
-        Ok((row.get::<i64>(1)?, row.get::<i64>(2)?, row.get::<i64>(3)?, row.get::<bool>(4)?))
-    })?;
-    let Some((entries, moved, most_of_one_owner, has_minimum)) = counts else {
-        return Err(BillingError::internal("posting told nothing"));
-    };
-    if entries != moved {
-        return Err(BillingError::internal("a queue row names a dimension that does not exist"));
+    let entries = take(owners, max_rows)?;
+    let rows = entries.iter().map(|entry| entry.rows).sum();
+    let figures = Figures::of(&entries, &categories(&entries)?)?;
+    targets::add_to_months(&figures)?;
+    if figures.accounts.is_empty() {
+        return Ok(rows);
     }
+    let has_minimum = targets::add_to_accounts(&figures)?;
+    if books::have_reached(books::WITH_ALERTS) {
+        targets::queue_evaluations(&figures)?;
+    }
+    targets::add_to_member_days(&figures)?;
+    targets::add_to_totals(&figures)?;
+    targets::add_to_drivers(&figures)?;
     if has_minimum {
         events::check_low_balances(owners)?;
     }
-    Ok(Moved { moved, most_of_one_owner })
+    Ok(rows)
+}
+
+/// Takes rows out of the queue. What they add up to must be added to the figures by this same
+/// (sub)transaction.
+fn take(owners: &[Owner], max_rows: i64) -> Result<Vec<Entry>> {
+    let (kinds, ids) = accounts::columns(owners);
+    TAKE.write(values![kinds, ids, max_rows], |row| {
+        Ok(Entry {
+            owner: accounts::owner_of(row, 1)?,
+            actor_user_id: row.get(3)?,
+            dimension_id: row.get(4)?,
+            hour_start: row.get(5)?,
+            rows: row.get(6)?,
+            requests: row.get(7)?,
+            cost_microdollars: row.get(8)?,
+            charged_microdollars: row.get(9)?,
+            amount_microdollars: row.get(10)?,
+            spend_record_count: row.get(11)?,
+            may_be_own: row.get(12)?,
+        })
+    })
+}
+
+fn categories(entries: &[Entry]) -> Result<BTreeMap<Uuid, Category>> {
+    let named: BTreeSet<Uuid> = entries.iter().map(|entry| entry.dimension_id).collect();
+    let named: Vec<Uuid> = named.into_iter().collect();
+    let known = CATEGORIES.write(values![named], |row| {
+        Ok((row.get(1)?, Category::parse(Some(&row.get::<String>(2)?))?))
+    })?;
+    Ok(known.into_iter().collect())
 }
 
 /// Sets an owner's rows aside; every read goes on counting them.

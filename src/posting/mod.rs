@@ -2,6 +2,9 @@
 
 mod batch;
 mod candidates;
+mod figures;
+mod gathering;
+mod targets;
 
 use crate::books;
 use crate::error::{BillingError, Result};
@@ -9,6 +12,7 @@ use crate::spi::Answer;
 use pgrx::prelude::*;
 
 pub use batch::{DIMENSION_LOCK, post, post_owner};
+pub use candidates::Whose;
 
 /// More rows than this in one transaction would hold account locks for too long.
 const MAX_ROWS: i32 = 1_000_000;
@@ -22,7 +26,7 @@ fn post_spend(max_rows: Option<i32>) -> Answer<i64> {
         return Err(BillingError::invalid("max_rows is out of range").detail(range).into());
     }
     books::enter_for_writing("exa_billing.post_spend()")?;
-    Ok(post(i64::from(max_rows))?)
+    Ok(post(Whose::Everybody, i64::from(max_rows))?.rows)
 }
 
 /// Lets blocked rows be posted again, after what blocked them is mended.

@@ -1,6 +1,6 @@
 //! Locks on tables, without waiting for long.
 
-use super::session::relation_oid;
+use super::names::relation_oid;
 use crate::error::Result;
 use pgrx::pg_sys;
 use std::time::{Duration, Instant};

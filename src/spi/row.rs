@@ -16,6 +16,11 @@ pub struct Row {
 }
 
 impl Row {
+    /// A row of a table, for as long as its page is held.
+    pub(super) fn of(tuple: pg_sys::HeapTuple, descriptor: pg_sys::TupleDesc) -> Self {
+        Self { tuple, descriptor }
+    }
+
     /// A column that the statement never leaves null. Columns count from 1.
     pub fn get<T: Column>(&self, column: usize) -> Result<T> {
         self.maybe(column)?
@@ -110,7 +115,7 @@ pub(super) fn collect<T>(
         let tuples = std::slice::from_raw_parts((*table).vals, count);
         let descriptor = (*table).tupdesc;
         let connections_memory = pg_sys::MemoryContextSwitchTo(callers_memory);
-        let rows = tuples.iter().map(|&tuple| each(&Row { tuple, descriptor })).collect();
+        let rows = tuples.iter().map(|&tuple| each(&Row::of(tuple, descriptor))).collect();
         pg_sys::MemoryContextSwitchTo(connections_memory);
         rows
     }

@@ -31,25 +31,6 @@ pub fn clock() -> Instant {
     Instant(unsafe { pg_sys::GetCurrentTimestamp() })
 }
 
-/// Whether schema exa_billing has this relation: two look-ups in the catalog cache, no query.
-pub fn relation_exists(name: &str) -> bool {
-    relation_oid(name).is_some()
-}
-
-/// The same with its number.
-pub(super) fn relation_oid(name: &str) -> Option<pg_sys::Oid> {
-    let name = CString::new(name).ok()?;
-    // SAFETY: both functions only read the catalog cache.
-    let relation = unsafe {
-        let schema = pg_sys::get_namespace_oid(c"exa_billing".as_ptr(), true);
-        if schema == pg_sys::InvalidOid {
-            return None;
-        }
-        pg_sys::get_relname_relid(name.as_ptr(), schema)
-    };
-    (relation != pg_sys::InvalidOid).then_some(relation)
-}
-
 /// A setting of this session by its name; None when nobody has ever set it.
 pub fn setting(name: &CStr) -> Option<CString> {
     // SAFETY: the text is the server's own and is copied at once.

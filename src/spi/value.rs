@@ -105,6 +105,13 @@ impl<T: SqlType> From<Vec<Option<T>>> for Value {
     }
 }
 
+impl Value {
+    /// No array of such elements.
+    pub fn no_array<T: SqlType>() -> Self {
+        Value { datum: Datum::null(), is_null: true, oid: T::ARRAY_OID }
+    }
+}
+
 pub(super) fn datums_and_nulls(values: &[Value]) -> (Vec<Datum>, Vec<c_char>) {
     values
         .iter()

@@ -5,17 +5,28 @@ use crate::books;
 use crate::error::{BillingError, Result};
 use crate::money;
 use crate::owner;
-use crate::spi::{self, Answer, Row, Statement, values};
+use crate::spi::{self, Answer, Lookup, Row, Statement, values};
 use crate::time::{self, Day, Month};
 use pgrx::prelude::*;
 use uuid::Uuid;
 
-static READ: Statement = Statement::kept(
-    "SELECT free_allowance_microdollars, overage_rule, used_microdollars
-     FROM exa_billing.exa_monthly_allowance WHERE user_id = $1 AND month = $2",
-);
+static READ: Lookup = Lookup {
+    table: "exa_monthly_allowance",
+    primary_key: "exa_monthly_allowance_pkey",
+    columns: &[
+        "user_id",
+        "month",
+        "free_allowance_microdollars",
+        "overage_rule",
+        "used_microdollars",
+    ],
+    select: Statement::kept(
+        "SELECT user_id, month, free_allowance_microdollars, overage_rule, used_microdollars
+         FROM exa_billing.exa_monthly_allowance WHERE user_id = $1 AND month = $2",
+    ),
+};
 static LOCK: Statement = Statement::kept(
-    "SELECT free_allowance_microdollars, overage_rule, used_microdollars
+    "SELECT user_id, month, free_allowance_microdollars, overage_rule, used_microdollars
      FROM exa_billing.exa_monthly_allowance WHERE user_id = $1 AND month = $2 FOR NO KEY UPDATE",
 );
 static LOCK_IN: Statement = Statement::kept(
@@ -48,7 +59,12 @@ static SET_POLICY: Statement = Statement::kept(
 /// The locked-in allowance, without taking a lock. Once it is used up it never changes again, so
 /// what this says then is final; before that it only says that the row must be locked to decide.
 pub fn read(user_id: &str, month: Month) -> Result<Option<Allowance>> {
-    READ.write_row(values![user_id, month.first_day()], from_row)
+    READ.find(values![user_id, month.first_day()], from_row)
+}
+
+/// The same as the caller's snapshot shows it and the caller may see it.
+pub fn look(user_id: &str, month: Month) -> Result<Option<Allowance>> {
+    Ok(READ.read(values![user_id, month.first_day()], from_row)?.pop())
 }
 
 /// Locks the row, locking the allowance in first when this is the month's first request.
@@ -96,9 +112,9 @@ pub fn policy_entry(row: &Row, first_column: usize) -> Result<PolicyEntry> {
 
 fn from_row(row: &Row) -> Result<Allowance> {
     Ok(Allowance {
-        free_microdollars: row.get(1)?,
-        rule: OverageRule::parse(&row.get::<String>(2)?)?,
-        used_microdollars: row.get(3)?,
+        free_microdollars: row.get(3)?,
+        rule: OverageRule::parse(&row.get::<String>(4)?)?,
+        used_microdollars: row.get(5)?,
     })
 }
 

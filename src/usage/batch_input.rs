@@ -46,7 +46,10 @@ pub fn place(index: usize) -> String {
 pub fn parse(text: &str) -> Result<Vec<Element>> {
     let unreadable =
         |error| BillingError::invalid("usage cannot be read").detail(format!("{error}."));
-    let elements: Vec<Value> = serde_json::from_str(text).map_err(unreadable)?;
+    // Not as a list at once: what is no list would be quoted in the error at whatever length.
+    let Value::Array(elements) = serde_json::from_str(text).map_err(unreadable)? else {
+        return Err(BillingError::invalid("usage must be a JSON array"));
+    };
     elements
         .iter()
         .enumerate()
@@ -140,6 +143,23 @@ mod tests {
     }
 
     #[test]
+    fn times_are_rounded_to_the_microsecond_in_leap_seconds_too() {
+        let midnight = utc(2027, 1, 1, 0, 0);
+        for (seconds, microseconds) in [
+            ("59.9999994", -1),
+            ("59.9999995", 0),
+            ("60", 0),
+            ("60.0000005", 1),
+            ("60.9999994", 999_999),
+            ("60.9999995", 1_000_000),
+        ] {
+            let batch = format!(r#"[{{"created_at": "2026-12-31T23:59:{seconds}Z"}}]"#);
+            let read = parse(&batch).unwrap()[0].created_at;
+            assert_eq!(read, Some(midnight.plus_microseconds(microseconds)), "{seconds}");
+        }
+    }
+
+    #[test]
     fn errors_name_index_and_field() {
         let good = r#"{"user_id": "u", "path": "/search", "cost_microdollars": 1}"#;
         for (bad, message) in [
@@ -161,6 +181,12 @@ mod tests {
             let error = parse(&format!("[{good}, {bad}]")).unwrap_err();
             assert_eq!(error.message, message);
         }
+        let text = format!("{:?}", "x".repeat(5_000));
+        let refused = parse(&text).unwrap_err();
+        assert_eq!(
+            (refused.message.as_str(), refused.detail),
+            ("usage must be a JSON array", None)
+        );
         assert!(parse("{").is_err());
         assert!(parse(&"[".repeat(10_000)).is_err());
     }

@@ -1,7 +1,7 @@
 //! `check_exa_usage`: may this request be made? It only reads, and it never refuses to answer.
 
 use super::allowance::{Allowance, OverageRule, PolicyEntry, in_force};
-use super::allowance_rows::policy_entry;
+use super::allowance_rows::{self, policy_entry};
 use super::decision::{Context, Facts, Role};
 use crate::error::{BillingError, Result};
 use crate::owner::{self, Owner};
@@ -38,18 +38,18 @@ fn found_entry(row: &Row, first_column: usize) -> Result<Option<PolicyEntry>> {
     }
 }
 
-/// Whether the user may make a request now, and why.
-#[pg_extern(sql = false)]
-fn check_exa_usage(
-    user_id: Option<&str>,
-    organization_id: Option<&str>,
-    as_of: Option<Instant>,
-) -> Answer<Composite> {
-    let user_id = owner::identifier("user_id", user_id)?;
-    let organization_id = owner::optional_identifier("organization_id", organization_id)?;
-    let as_of = time::as_of(as_of)?;
-    books::enter_for_reading("exa_billing.check_exa_usage()")?;
-    let owner = Owner::of_request(user_id, organization_id);
+/// Of a request that users make for themselves. The statement of all facts would look for memberships
+/// and policies that do not matter to most of them.
+fn personal_facts(user_id: &str, owner: &Owner, as_of: Instant) -> Result<Facts> {
+    let context = Context::Personal;
+    let Some(allowance) = allowance_rows::look(user_id, as_of.month()?)? else {
+        return Ok(Facts { context, ..all_facts(user_id, owner, as_of)? });
+    };
+    let (balance, next_expiration) = credits::left(owner)?;
+    Ok(Facts { allowance, balance, next_expiration, context })
+}
+
+fn all_facts(user_id: &str, owner: &Owner, as_of: Instant) -> Result<Facts> {
     let today = as_of.day()?;
     let tomorrow = Day(today.0.saturating_add(1));
     let arguments = values![
@@ -62,10 +62,25 @@ fn check_exa_usage(
         tomorrow.start()
     ];
     let facts = FACTS.read_row(arguments, facts)?;
-    let mut facts = facts.ok_or_else(|| BillingError::internal("no facts for a decision"))?;
-    if organization_id.is_none() {
-        facts.context = Context::Personal;
-    }
+    facts.ok_or_else(|| BillingError::internal("no facts for a decision"))
+}
+
+/// Whether the user may make a request now, and why.
+#[pg_extern(sql = false)]
+fn check_exa_usage(
+    user_id: Option<&str>,
+    organization_id: Option<&str>,
+    as_of: Option<Instant>,
+) -> Answer<Composite> {
+    let user_id = owner::identifier("user_id", user_id)?;
+    let organization_id = owner::optional_identifier("organization_id", organization_id)?;
+    let as_of = time::as_of(as_of)?;
+    books::enter_for_reading("exa_billing.check_exa_usage()")?;
+    let owner = Owner::of_request(user_id, organization_id);
+    let mut facts = match organization_id {
+        None => personal_facts(user_id, &owner, as_of)?,
+        Some(_) => all_facts(user_id, &owner, as_of)?,
+    };
     // Credit whose expiry has passed is gone, whether or not it has been closed yet.
     if facts.next_expiration.is_some_and(|next| next <= as_of) {
         facts.balance = facts

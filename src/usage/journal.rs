@@ -4,26 +4,13 @@ use super::allowance::Charge;
 use super::request::{Journaled, Recorded, Request};
 use crate::error::{BillingError, Result};
 use crate::idempotency::{self, KeySpace, Known};
-use crate::sources::{EXA, exa_dimension_id};
-use crate::spi::{Statement, values};
+use crate::owner::Owner;
+use crate::partitions::Journal;
+use crate::sources::{self, EXA, Waiting, exa_dimension_id};
+use crate::spi::{Appended, Statement, values};
 use crate::time::Instant;
 use uuid::Uuid;
 
-/// The whole of a charge: the journal row and its queue row, in one statement. Nothing shared is
-/// touched; posting does that later.
-static APPEND: Statement = Statement::kept(
-    "WITH journaled AS (
-         INSERT INTO exa_billing.exa_usage_log
-             (usage_id, user_id, organization_id, path, cost_microdollars, charged_microdollars,
-              charged_to_balance, feature_id, request_type, created_at, recorded_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $6 > 0, $7, $8, $9, $10)
-     )
-     INSERT INTO exa_billing.unposted_spend
-         (owner_kind, owner_id, entry_id, journal, actor_user_id, cost_microdollars,
-          amount_microdollars, spend_record_count, dimension_id, dimension, blocked_reason, created_at)
-     VALUES (CASE WHEN $3 IS NULL THEN 'user' ELSE 'organization' END, coalesce($3, $2), $1, $11,
-             CASE WHEN $3 IS NOT NULL THEN $2 END, $5, $6, ($6 > 0)::int, $12, NULL, NULL, $9)",
-);
 /// Fresh, so that only the one partition is locked.
 static RECORDED: Statement = Statement::fresh(
     "SELECT l.organization_id, l.path, l.cost_microdollars, l.charged_microdollars, l.feature_id,
@@ -43,21 +30,60 @@ pub struct Entry {
     pub recorded_at: Instant,
 }
 
+static JOURNAL: Appended = Appended::new(
+    &[
+        "usage_id",
+        "user_id",
+        "organization_id",
+        "path",
+        "cost_microdollars",
+        "charged_microdollars",
+        "charged_to_balance",
+        "feature_id",
+        "request_type",
+        "created_at",
+        "recorded_at",
+    ],
+    Statement::kept(
+        "INSERT INTO exa_billing.exa_usage_log
+             (usage_id, user_id, organization_id, path, cost_microdollars, charged_microdollars,
+              charged_to_balance, feature_id, request_type, created_at, recorded_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+    ),
+);
+
+/// Writes the whole of a charge: the journal row and its queue row. Nothing shared is touched; posting
+/// does that later.
 pub fn append(request: &Request, entry: &Entry, charge: Charge) -> Result<()> {
-    APPEND.execute(values![
-        entry.usage_id,
-        request.user_id,
-        request.organization_id,
-        request.path,
-        request.cost,
-        charge.charged,
-        request.feature_id,
-        request.request_type,
-        entry.created_at,
-        entry.recorded_at,
-        EXA,
-        exa_dimension_id(request.path)
-    ])
+    let log = Journal::ExaUsageLog;
+    JOURNAL.append(
+        &log.partition(entry.created_at.month()?),
+        Some(log.table()),
+        values![
+            entry.usage_id,
+            request.user_id,
+            request.organization_id,
+            request.path,
+            request.cost,
+            charge.charged,
+            charge.charged > 0,
+            request.feature_id,
+            request.request_type,
+            entry.created_at,
+            entry.recorded_at
+        ],
+    )?;
+    sources::queue(&Waiting {
+        owner: Owner::of_request(request.user_id, request.organization_id),
+        entry_id: entry.usage_id,
+        journal: EXA,
+        actor_user_id: request.organization_id.map(|_| request.user_id),
+        cost_microdollars: Some(request.cost),
+        amount_microdollars: charge.charged,
+        spend_record_count: i64::from(charge.charged > 0),
+        dimension_id: exa_dimension_id(request.path),
+        created_at: entry.created_at,
+    })
 }
 
 /// The first result of the request's key, if the key is known; an error if it recorded

@@ -4,6 +4,7 @@
 use super::turns::{Begun, Turns};
 use crate::error::Result;
 use crate::jobs::{self, Done, Job, Log};
+use crate::posting::Whose;
 use crate::registration;
 use crate::{books, spi};
 use pgrx::bgworkers::BackgroundWorker;
@@ -120,7 +121,7 @@ fn steps_of(job: Job) -> usize {
 }
 
 fn step(job: Job) -> Step {
-    match transaction(|| job.step()) {
+    match transaction(|| job.step(Whose::Gathered)) {
         Ok(Some(done)) => Step::Done(done),
         Ok(None) => Step::NotHere,
         Err(error) => Step::Failed(error),

@@ -32,6 +32,8 @@ pub const PURE: &[&str] = &[
     "src/notifications/rules.rs",
     "src/owner.rs",
     "src/partitions/plan.rs",
+    "src/posting/figures.rs",
+    "src/posting/gathering.rs",
     "src/rollups/coverage.rs",
     "src/rollups/hours.rs",
     "src/rollups/repair.rs",

@@ -1,0 +1,220 @@
+//! Adding figures to the tables they are kept in, all of a batch at once.
+
+use super::figures::Figures;
+use crate::error::{BillingError, Result};
+use crate::guc;
+use crate::owner::Owner;
+use crate::spi::{Statement, Value, values};
+use std::collections::{BTreeMap, BTreeSet};
+
+static ACCOUNTS: Statement = Statement::over_queue(
+    "UPDATE exa_billing.accounts AS a
+     SET microdollars_used = a.microdollars_used + s.amount
+     FROM unnest($1, $2, $3) AS s(owner_kind, owner_id, amount)
+     WHERE a.owner_kind = s.owner_kind AND a.owner_id = s.owner_id
+     RETURNING a.minimum_balance_microdollars IS NOT NULL",
+);
+static EVALUATIONS: Statement =
+    Statement::over_queue(include_str!("../../sql/statements/queue_evaluations.sql"));
+static MONTHS: Target = Target {
+    update: Statement::over_queue(
+        "UPDATE exa_billing.exa_monthly_usage AS c
+         SET total_cost_microdollars = c.total_cost_microdollars + e.cost,
+             total_charged_microdollars = c.total_charged_microdollars + e.charged,
+             request_count = c.request_count + e.requests
+         FROM unnest($1, $2, $3, $4, $5, $6) WITH ORDINALITY
+             AS e(user_id, organization_id, month, cost, charged, requests, place)
+         WHERE c.user_id = e.user_id AND c.month = e.month
+           AND c.organization_id IS NOT DISTINCT FROM e.organization_id
+         RETURNING e.place",
+    ),
+    insert: Statement::over_queue(
+        "INSERT INTO exa_billing.exa_monthly_usage AS c
+             (counter_id, user_id, organization_id, month, total_cost_microdollars,
+              total_charged_microdollars, request_count, free_allowance_microdollars)
+         SELECT gen_random_uuid(), e.user_id, e.organization_id, e.month, e.cost, e.charged, e.requests,
+                (SELECT locked.free_allowance_microdollars
+                 FROM exa_billing.exa_monthly_allowance AS locked
+                 WHERE locked.user_id = e.user_id AND locked.month = e.month)
+         FROM unnest($1, $2, $3, $4, $5, $6)
+             AS e(user_id, organization_id, month, cost, charged, requests)
+         ON CONFLICT ON CONSTRAINT exa_monthly_usage_context_key DO UPDATE
+         SET total_cost_microdollars = c.total_cost_microdollars + excluded.total_cost_microdollars,
+             total_charged_microdollars = c.total_charged_microdollars + excluded.total_charged_microdollars,
+             request_count = c.request_count + excluded.request_count",
+    ),
+};
+static MEMBER_DAYS: Target = Target {
+    update: Statement::over_queue(
+        "UPDATE exa_billing.organization_member_usage AS c
+         SET microdollars_used = c.microdollars_used + e.amount
+         FROM unnest($1, $2, $3, $4) WITH ORDINALITY
+             AS e(organization_id, user_id, usage_date, amount, place)
+         WHERE c.organization_id = e.organization_id AND c.user_id = e.user_id
+           AND c.usage_date = e.usage_date
+         RETURNING e.place",
+    ),
+    insert: Statement::over_queue(
+        "INSERT INTO exa_billing.organization_member_usage AS c
+             (organization_id, user_id, usage_date, microdollars_used)
+         SELECT * FROM unnest($1, $2, $3, $4)
+         ON CONFLICT (organization_id, user_id, usage_date) DO UPDATE
+         SET microdollars_used = c.microdollars_used + excluded.microdollars_used",
+    ),
+};
+static TOTALS: Target = Target {
+    update: Statement::over_queue(
+        "UPDATE exa_billing.spend_hourly_totals AS c
+         SET total_microdollars = c.total_microdollars + e.amount,
+             spend_record_count = c.spend_record_count + e.records
+         FROM unnest($1, $2, $3, $4, $5, $6) WITH ORDINALITY
+             AS e(owner_kind, owner_id, hour_start, spend_category, amount, records, place)
+         WHERE c.owner_kind = e.owner_kind AND c.owner_id = e.owner_id
+           AND c.hour_start = e.hour_start AND c.spend_category = e.spend_category
+         RETURNING e.place",
+    ),
+    insert: Statement::over_queue(
+        "INSERT INTO exa_billing.spend_hourly_totals AS c
+             (owner_kind, owner_id, hour_start, spend_category, total_microdollars, spend_record_count)
+         SELECT * FROM unnest($1, $2, $3, $4, $5, $6)
+         ON CONFLICT (owner_kind, owner_id, hour_start, spend_category) DO UPDATE
+         SET total_microdollars = c.total_microdollars + excluded.total_microdollars,
+             spend_record_count = c.spend_record_count + excluded.spend_record_count",
+    ),
+};
+static DRIVERS: Target = Target {
+    update: Statement::over_queue(
+        "UPDATE exa_billing.spend_hourly_drivers AS c
+         SET total_microdollars = c.total_microdollars + e.amount,
+             spend_record_count = c.spend_record_count + e.records
+         FROM unnest($1, $2, $3, $4, $5, $6, $7) WITH ORDINALITY
+             AS e(owner_kind, owner_id, hour_start, dimension_id, actor_user_id, amount, records, place)
+         WHERE c.owner_kind = e.owner_kind AND c.owner_id = e.owner_id
+           AND c.hour_start = e.hour_start AND c.dimension_id = e.dimension_id
+           AND c.actor_user_id = e.actor_user_id
+         RETURNING e.place",
+    ),
+    insert: Statement::over_queue(
+        "INSERT INTO exa_billing.spend_hourly_drivers AS c
+             (owner_kind, owner_id, hour_start, dimension_id, actor_user_id, total_microdollars,
+              spend_record_count)
+         SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7)
+         ON CONFLICT (owner_kind, owner_id, hour_start, dimension_id, actor_user_id) DO UPDATE
+         SET total_microdollars = c.total_microdollars + excluded.total_microdollars,
+             spend_record_count = c.spend_record_count + excluded.spend_record_count",
+    ),
+};
+
+/// A table of figures. Most of what is added has a row already, under the account's lock, and an UPDATE
+/// of it is half the work of an INSERT that meets a conflict; the others are inserted.
+struct Target {
+    /// Returns the places of those it has found.
+    update: Statement,
+    insert: Statement,
+}
+
+impl Target {
+    fn add<K, V>(
+        &'static self,
+        figures: &BTreeMap<K, V>,
+        columns: impl Fn(&[(&K, &V)]) -> Vec<Value>,
+    ) -> Result<()> {
+        if figures.is_empty() {
+            return Ok(());
+        }
+        let all: Vec<_> = figures.iter().collect();
+        let found = self.update.write(&columns(&all), |row| row.get::<i64>(1))?;
+        if found.len() == all.len() {
+            return Ok(());
+        }
+        let found: BTreeSet<i64> = found.into_iter().collect();
+        let missing: Vec<_> = (1..)
+            .zip(all)
+            .filter(|(place, _)| !found.contains(place))
+            .map(|(_, row)| row)
+            .collect();
+        self.insert.execute(&columns(&missing))
+    }
+}
+
+/// Adds to the posted balances; whether one of the owners has set a minimum balance.
+pub fn add_to_accounts(figures: &Figures) -> Result<bool> {
+    let (kinds, ids) = columns(figures.accounts.keys());
+    let amounts: Vec<i64> =
+        figures.accounts.values().map(|spent| spent.amount_microdollars).collect();
+    let have_minimum = ACCOUNTS.write(values![kinds, ids, amounts], |row| row.get::<bool>(1))?;
+    if have_minimum.len() != figures.accounts.len() {
+        return Err(BillingError::internal("an account vanished while it was locked"));
+    }
+    Ok(have_minimum.contains(&true))
+}
+
+/// Has the owners' spend evaluated, some time from now.
+pub fn queue_evaluations(figures: &Figures) -> Result<()> {
+    let (kinds, ids) = columns(figures.accounts.keys());
+    let own: Vec<bool> = figures.accounts.values().map(|spent| spent.may_be_own).collect();
+    EVALUATIONS.execute(values![kinds, ids, own, guc::evaluation_delay_microseconds()])
+}
+
+pub fn add_to_months(figures: &Figures) -> Result<()> {
+    MONTHS.add(&figures.months, |rows| {
+        values![
+            column(rows, |((user, ..), _)| user.as_str()),
+            column(rows, |((_, organization, _), _)| organization.as_deref()),
+            column(rows, |((.., month), _)| *month),
+            column(rows, |(_, month)| month.cost_microdollars),
+            column(rows, |(_, month)| month.charged_microdollars),
+            column(rows, |(_, month)| month.requests)
+        ]
+        .to_vec()
+    })
+}
+
+pub fn add_to_member_days(figures: &Figures) -> Result<()> {
+    MEMBER_DAYS.add(&figures.member_days, |rows| {
+        values![
+            column(rows, |((organization, ..), _)| organization.as_str()),
+            column(rows, |((_, user, _), _)| user.as_str()),
+            column(rows, |((.., day), _)| *day),
+            column(rows, |(_, amount)| *amount)
+        ]
+        .to_vec()
+    })
+}
+
+pub fn add_to_totals(figures: &Figures) -> Result<()> {
+    TOTALS.add(&figures.totals, |rows| {
+        values![
+            column(rows, |((owner, ..), _)| owner.kind.as_str()),
+            column(rows, |((owner, ..), _)| owner.id.as_str()),
+            column(rows, |((_, hour, _), _)| *hour),
+            column(rows, |((.., category), _)| *category),
+            column(rows, |(_, spend)| spend.amount_microdollars),
+            column(rows, |(_, spend)| spend.spend_record_count)
+        ]
+        .to_vec()
+    })
+}
+
+pub fn add_to_drivers(figures: &Figures) -> Result<()> {
+    DRIVERS.add(&figures.drivers, |rows| {
+        values![
+            column(rows, |((owner, ..), _)| owner.kind.as_str()),
+            column(rows, |((owner, ..), _)| owner.id.as_str()),
+            column(rows, |((_, hour, ..), _)| *hour),
+            column(rows, |((_, _, dimension, _), _)| *dimension),
+            column(rows, |((.., actor), _)| actor.as_str()),
+            column(rows, |(_, spend)| spend.amount_microdollars),
+            column(rows, |(_, spend)| spend.spend_record_count)
+        ]
+        .to_vec()
+    })
+}
+
+fn column<R: Copy, T>(rows: &[R], value: impl Fn(R) -> T) -> Vec<T> {
+    rows.iter().map(|row| value(*row)).collect()
+}
+
+fn columns<'a>(owners: impl Iterator<Item = &'a Owner>) -> (Vec<&'a str>, Vec<&'a str>) {
+    owners.map(|owner| (owner.kind.as_str(), owner.id.as_str())).unzip()
+}

@@ -1,0 +1,91 @@
+//! The queue's rows of single charges: added by whoever charges, added up by whoever reads. Posting takes
+//! them out.
+
+use crate::error::Result;
+use crate::owner::Owner;
+use crate::spi::{Appended, Lookup, Statement, Value, values};
+use crate::time::Instant;
+use uuid::Uuid;
+
+/// One journal row that waits to be posted.
+pub struct Waiting<'a> {
+    pub owner: Owner,
+    pub entry_id: Uuid,
+    pub journal: &'a str,
+    /// Whoever acted, where that is not the owner.
+    pub actor_user_id: Option<&'a str>,
+    /// The whole cost of an Exa request.
+    pub cost_microdollars: Option<i64>,
+    pub amount_microdollars: i64,
+    pub spend_record_count: i64,
+    pub dimension_id: Uuid,
+    pub created_at: Instant,
+}
+
+const COLUMNS: &[&str] = &[
+    "owner_kind",
+    "owner_id",
+    "entry_id",
+    "journal",
+    "actor_user_id",
+    "cost_microdollars",
+    "amount_microdollars",
+    "spend_record_count",
+    "dimension_id",
+    "dimension",
+    "blocked_reason",
+    "created_at",
+];
+
+static QUEUE: Appended = Appended::new(
+    COLUMNS,
+    Statement::kept(
+        "INSERT INTO exa_billing.unposted_spend
+             (owner_kind, owner_id, entry_id, journal, actor_user_id, cost_microdollars,
+              amount_microdollars, spend_record_count, dimension_id, dimension, blocked_reason, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+    ),
+);
+
+/// Adds a row to the queue.
+pub fn queue(row: &Waiting) -> Result<()> {
+    QUEUE.append(
+        "unposted_spend",
+        None,
+        values![
+            row.owner.kind.as_str(),
+            &row.owner.id,
+            row.entry_id,
+            row.journal,
+            row.actor_user_id,
+            row.cost_microdollars,
+            row.amount_microdollars,
+            row.spend_record_count,
+            row.dimension_id,
+            Value::no_array::<&str>(),
+            None::<&str>,
+            row.created_at,
+        ],
+    )
+}
+
+static OF_OWNER: Lookup = Lookup {
+    table: "unposted_spend",
+    primary_key: "unposted_spend_pkey",
+    columns: COLUMNS,
+    select: Statement::over_queue(
+        "SELECT owner_kind, owner_id, entry_id, journal, actor_user_id, cost_microdollars,
+                amount_microdollars
+         FROM exa_billing.unposted_spend WHERE owner_kind = $1 AND owner_id = $2",
+    ),
+};
+
+/// What the owner has spent that is not posted, as the caller's snapshot shows it.
+pub fn unposted_microdollars(owner: &Owner) -> Result<i128> {
+    let mut sum = 0;
+    OF_OWNER.read(values![owner.kind.as_str(), &owner.id], |row| {
+        sum += i128::from(row.get::<i64>(7)?);
+        Ok(())
+    })?;
+    Ok(sum)
+}
