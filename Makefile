@@ -1,6 +1,6 @@
 # Short names for the scripts; what happens is told in scripts/*.sh.
 .DEFAULT_GOAL := help
-.PHONY: help all demo demo-stop test test-all test-package proof check install package deb bench clean
+.PHONY: help all demo demo-stop test test-all test-package proof check install package deb bench bench-quick clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -40,8 +40,11 @@ package: ## the same as an archive, in target/package
 deb: ## the same as a Debian package for Debian's PostgreSQL
 	@scripts/install.sh deb
 
-bench: ## measure (bench/run.sh)
+bench: ## measure everything into bench/RESULTS.md: an hour and a half, on a quiet machine
 	@bench/run.sh
+
+bench-quick: ## the main measurements in three minutes, to the screen
+	@bench/run.sh --quick
 
 clean: ## stop the private servers and remove them and everything built
 	@scripts/clean.sh

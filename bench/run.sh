@@ -1,72 +1,123 @@
 #!/usr/bin/env bash
-# Measures charging against the floor, in interleaved rounds on one private server, and writes
-# bench/RESULTS.md. Nothing else should run on the machine meanwhile.
+# Measures charging, posting and reading against their peers, in interleaved rounds on one private server.
+# Nothing else should run on the machine meanwhile.
 #
-#   bench/run.sh [SECONDS PER RUN, default 10] [ROUNDS, default 3]
+#   bench/run.sh                      everything, into bench/RESULTS.md: more than an hour
+#   bench/run.sh --quick              the main rows, reduced, to the screen: three minutes
+#   bench/run.sh --only W5,W6         some of it, to the screen
+#
+# Parts: W1 … W13 as in bench/RESULTS.md, wal (what a charge writes), owners (docs/throughput.svg).
+# Options: --rounds N (3), --seconds N (10 a run), --step-seconds N (60: one of the ten steps of W8 and
+# W13), --queue-rows N (W7), --charges N (W9, W11), --owners N (W10), --log-rows N (W12).
 
-# shellcheck source=scripts/lib.sh
-. "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
+# shellcheck source=bench/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source=bench/charges.sh
+. "$BENCH/charges.sh"
+# shellcheck source=bench/posting.sh
+. "$BENCH/posting.sh"
+# shellcheck source=bench/history.sh
+. "$BENCH/history.sh"
+# shellcheck source=bench/written.sh
+. "$BENCH/written.sh"
+# shellcheck source=bench/owners.sh
+. "$BENCH/owners.sh"
+# shellcheck source=bench/report.sh
+. "$BENCH/report.sh"
 
-SECONDS_PER_RUN=${1:-10}
-ROUNDS=${2:-3}
-CLIENTS=32
-WORKLOADS="floor spread one_user one_organization check"
-DIR=$WORK/bench
-BENCH=$ROOT/bench
-
-trap 'stop_and_remove "$DIR"' EXIT
-
-measure() { # WORKLOAD
-    as_postgres "$(bin_of $DEFAULT_MAJOR)/pgbench" -n -M prepared -c $CLIENTS -j 2 -T "$SECONDS_PER_RUN" \
-        -h "$DIR" -p "$PORT" -U postgres -f "$DIR/$1.sql" bench |
-        sed -n 's/^tps = \([0-9]*\).*/\1/p'
+usage() {
+    sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    exit "${1:-2}"
 }
 
-# min, median and max of a list of numbers
-spread_of() {
-    tr -s ' ' '\n' <<<"$1" | sed '/^$/d' | sort -n |
-        awk '{ v[NR] = $1 } END { print v[1], v[int((NR + 1) / 2)], v[NR] }'
-}
+ALL=W1,W2,W3,W4,W5,W6,W7,W8,W9,W10,W11,W12,W13,wal,owners
+SELECTED=$ALL
+QUICK=no
+ROUNDS=3
+SECONDS_PER_RUN=10
+STEPS=10
+STEP_SECONDS=60
+QUEUE_ROWS=1000000
+CHARGES=1000000
+OWNERS=10000
+LOG_ROWS=20000000
+RESULTS=$BENCH/RESULTS.md # only of a whole run
+COMMAND="bench/run.sh${*:+ $*}"
 
-report() {
-    echo "# Results"
-    echo
-    echo "Written by \`bench/run.sh $SECONDS_PER_RUN $ROUNDS\` on $(date -u +%Y-%m-%d): $(nproc) cores,"
-    echo "$(awk '/MemTotal/ { printf "%d GB", $2 / 1048576 }' /proc/meminfo), $("$(bin_of $DEFAULT_MAJOR)/postgres" --version)."
-    echo "pgbench -M prepared, $CLIENTS clients, 20,000 users, all requests paid, posting running, fsync and"
-    echo "synchronous_commit on, shared_buffers 1 GB. Transactions per second, $ROUNDS rounds, interleaved."
-    echo
-    echo "| workload | min | median | max | of the floor |"
-    echo "|---|---|---|---|---|"
-    local workload low middle high floor
-    read -r _ floor _ <<<"$(spread_of "${TPS[floor]}")"
-    for workload in $WORKLOADS; do
-        read -r low middle high <<<"$(spread_of "${TPS[$workload]}")"
-        awk -v w="$workload" -v l="$low" -v m="$middle" -v h="$high" -v f="$floor" \
-            'BEGIN { printf "| %s | %d | %d | %d | %.2f |\n", w, l, m, h, m / f }'
-    done
-    echo
-    echo "floor: one bare INSERT into a log with the same columns, checks and indexes. spread, one_user and"
-    echo "one_organization: record_exa_usage of random users, of one exhausted user, of random users for one"
-    echo "organization. check: check_exa_usage of random users."
-}
-
-setup $DEFAULT_MAJOR
-step "Building an optimised extension" install_extension $DEFAULT_MAJOR --release
-stop_and_remove "$DIR"
-server_start "$DIR" $DEFAULT_MAJOR "$EXTENSION.databases = 'bench'" "fsync = on" \
-    "shared_buffers = '1GB'" "max_wal_size = '8GB'" "checkpoint_timeout = '30min'"
-install -m 644 "$BENCH"/sql/*.sql "$DIR" # where the server's user can read them
-psql_in "$DIR" $DEFAULT_MAJOR -q -c 'CREATE DATABASE bench'
-psql_in "$DIR" $DEFAULT_MAJOR -q -d bench -v ON_ERROR_STOP=1 -f - <"$BENCH/sql/prepare.sql" >/dev/null
-
-declare -A TPS
-for workload in $WORKLOADS; do TPS[$workload]=; done
-for round in $(seq "$ROUNDS"); do
-    for workload in $WORKLOADS; do
-        tps=$(measure "$workload")
-        TPS[$workload]+=" $tps"
-        note "round $round, $workload: $tps/s"
-    done
+while [ $# -gt 0 ]; do
+    case $1 in
+    -h | --help) usage 0 ;;
+    --quick)
+        QUICK=yes
+        SELECTED=W1,W2,W3,W4,W5,W6,W7,W9,W11
+        ROUNDS=1 SECONDS_PER_RUN=3 QUEUE_ROWS=100000 CHARGES=100000
+        shift
+        ;;
+    --only)
+        SELECTED=${2:?}
+        shift 2
+        ;;
+    *)
+        [[ ${2:-} =~ ^[0-9]+$ ]] || usage
+        case $1 in
+        --rounds) ROUNDS=$2 ;;
+        --seconds) SECONDS_PER_RUN=$2 ;;
+        --step-seconds) STEP_SECONDS=$2 ;;
+        --queue-rows) QUEUE_ROWS=$2 ;;
+        --charges) CHARGES=$2 ;;
+        --owners) OWNERS=$2 ;;
+        --log-rows) LOG_ROWS=$2 ;;
+        *) usage ;;
+        esac
+        shift 2
+        ;;
+    esac
 done
-report | tee "$BENCH/RESULTS.md"
+[ "$COMMAND" = bench/run.sh ] || RESULTS=$WORK/bench-results.md
+
+[ $QUICK = yes ] || SELECTED+=,${SELECTED//,/+,}+ # and what is measured only to compare
+
+FAILED=()
+
+# part NAME WORKLOAD...: measures it if one of its workloads is selected. One that fails stops no other.
+part() {
+    local name=$1
+    shift
+    wants "$@" || return 0
+    say "Measuring: $name"
+    set +e
+    (
+        set -e
+        "part_$name"
+    )
+    # shellcheck disable=SC2181 # a condition would switch errexit off
+    [ $? = 0 ] || FAILED+=("$name")
+    set -e
+}
+
+everything() {
+    trap 'stop_and_remove "$DIR"' EXIT
+    trap 'exit 130' INT TERM
+    make_work
+    : >"$FIGURES"
+    LOAD_BEFORE=$(cut -d " " -f 1 /proc/loadavg)
+    start_bench_server
+    part charges W1 W2 W3 W4 W5 W6 W7 W13
+    part written wal
+    part queue W7
+    part minutes W8
+    part history W9 W11
+    part sweep W10
+    part log W12
+    part held W13
+    part owners owners
+    report >"$RESULTS.new"
+    mv "$RESULTS.new" "$RESULTS"
+    cat "$RESULTS"
+    note "in $RESULTS; every figure of every round: $FIGURES"
+    [ ${#FAILED[@]} = 0 ] || die "not measured to the end: ${FAILED[*]}"
+}
+
+# The shell reads a script as it goes; by the time it is here, this one may be edited.
+everything
+exit

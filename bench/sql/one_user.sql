@@ -1,1 +1,0 @@
-SELECT exa_billing.record_exa_usage('user-1', '/search', 5000);

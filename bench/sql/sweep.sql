@@ -1,0 +1,2 @@
+-- Everybody's spend evaluated at once.
+SELECT exa_billing.run_spend_alert_sweep();
