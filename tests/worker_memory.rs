@@ -71,6 +71,8 @@ fn work(client: &mut Client, steps: i64) {
     }
 }
 
+const ROUNDS: i64 = 19_000;
+
 #[test]
 fn twenty_thousand_rounds_take_no_more_memory_than_a_thousand() {
     let server = Server::start(
@@ -87,10 +89,11 @@ fn twenty_thousand_rounds_take_no_more_memory_than_a_thousand() {
         (context_bytes(&server, &mut app, worker), own_kilobytes(worker))
     };
     let (contexts_before, own_before) = look(1_000);
-    let (contexts, own) = look(19_000);
-    // The same, to a block or two of PostgreSQL's, and to what the C library keeps of the most that a
-    // proof of the books has taken meanwhile.
-    assert!(contexts <= contexts_before + 32 * 1024, "from {contexts_before} to {contexts} bytes");
+    let (contexts, own) = look(ROUNDS);
+    // Plans are made anew, and come out longer or shorter, when autovacuum has looked at a table; that is
+    // some tens of kilobytes once. What is left behind by each round takes 24 bytes of it at least.
+    assert!(contexts <= contexts_before + ROUNDS * 5, "from {contexts_before} to {contexts} bytes");
+    // And what the C library keeps of the most that a proof of the books has taken meanwhile.
     assert!(own <= own_before + 1024, "from {own_before} to {own} kB");
 
     // One row per job and minute says what happened in them.
