@@ -3,8 +3,9 @@
 
 use crate::error::{BillingError, Result};
 use crate::owner::{Owner, OwnerKind};
-use crate::spi::{Lookup, Row, Statement, values};
+use crate::spi::{self, Key, Lookup, Row, Statement, values};
 use crate::time::Instant;
+use crate::transaction::TransactionId;
 use std::collections::BTreeSet;
 
 /// What an account says; unposted spend is not in it.
@@ -13,6 +14,8 @@ pub struct Figures {
     pub acquired: i64,
     pub used: i64,
     pub next_expiration: Option<Instant>,
+    /// Rows of the queue that transactions before this one have queued are posted.
+    pub posted_before: TransactionId,
 }
 
 static READ: Lookup = Lookup {
@@ -27,10 +30,14 @@ static READ: Lookup = Lookup {
         "minimum_balance_microdollars",
         "low_balance_since",
         "opened_at",
+        "posted_before",
+        "posted_where",
     ],
+    key: &[Key::Is(1), Key::Is(2)],
     select: Statement::kept(
         "SELECT owner_kind, owner_id, total_microdollars_acquired, microdollars_used,
-                next_credit_expiration_at
+                next_credit_expiration_at, minimum_balance_microdollars, low_balance_since, opened_at,
+                posted_before, posted_where
          FROM exa_billing.accounts WHERE owner_kind = $1 AND owner_id = $2",
     ),
 };
@@ -86,9 +93,31 @@ const MAX_OPENED_AT_ONCE: i64 = 500;
 /// As the caller's snapshot shows it; zeros where there is no account.
 pub fn read(owner: &Owner) -> Result<Figures> {
     let found = READ.read(values![owner.kind.as_str(), &owner.id], |row| {
-        Ok(Figures { acquired: row.get(3)?, used: row.get(4)?, next_expiration: row.maybe(5)? })
+        Ok(Figures {
+            acquired: row.get(3)?,
+            used: row.get(4)?,
+            next_expiration: row.maybe(5)?,
+            posted_before: posted_before(row)?,
+        })
     })?;
     Ok(found.first().copied().unwrap_or_default())
+}
+
+/// Where the rows of an owner begin in the queue that are not posted; read by posting, on a fresh snapshot.
+pub fn begin_of_unposted(owner: &Owner) -> Result<TransactionId> {
+    let found = READ.find(values![owner.kind.as_str(), &owner.id], posted_before)?;
+    Ok(found.unwrap_or_default())
+}
+
+/// Zero, which leaves out none, where the number is of another queue.
+fn posted_before(row: &Row) -> Result<TransactionId> {
+    let is_of_here = row.maybe(10)? == Some(place_of_queue());
+    Ok(if is_of_here { row.maybe(9)?.unwrap_or_default() } else { TransactionId::default() })
+}
+
+/// What `posted_where` says of this server's queue.
+pub fn place_of_queue() -> i64 {
+    spi::place_of("unposted_spend")
 }
 
 /// Locks the owner's account row, opening the account when there is none.

@@ -9,6 +9,7 @@ mod news;
 mod time;
 mod money;
 mod owner;
+mod transaction;
 mod guc;
 mod spi;
 mod idempotency;

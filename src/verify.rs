@@ -5,7 +5,7 @@ use crate::owner::{Owner, OwnerKind};
 use crate::sources::Charge;
 use crate::spi::{self, Answer, Composite, Row, RowSet, Statement, Value, values};
 use crate::time::{Day, Instant, Month};
-use crate::{books, partitions, progress, sources};
+use crate::{accounts, books, partitions, progress, sources};
 use pgrx::prelude::*;
 use std::collections::BTreeSet;
 
@@ -112,7 +112,9 @@ fn violations(whose: Whose) -> Result<Vec<Violation>> {
         progress::begin_telling();
         found.extend(of_nobody()?);
     }
-    found.extend(OWNERS.read(&whose.arguments(), violation)?);
+    let [kind, ids] = whose.arguments();
+    let place = Value::from(accounts::place_of_queue());
+    found.extend(OWNERS.read(&[kind, ids, place], violation)?);
     let months = months(whose)?;
     for (done, month) in months.iter().enumerate() {
         if is_everybody {

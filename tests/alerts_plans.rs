@@ -46,9 +46,11 @@ const OWNERS: &str = "
            now() - interval '1 microsecond', now()
     from generate_series(1, 300) as n;
     insert into unposted_spend
-        (owner_kind, owner_id, entry_id, journal, amount_microdollars, spend_record_count, dimension_id, created_at)
+        (owner_kind, owner_id, entry_id, journal, amount_microdollars, spend_record_count, dimension_id, created_at,
+         transaction_id)
     select 'user', 'u' || n, gen_random_uuid(), 'spend', 3000000, 1, '00000000-0000-8000-8000-0000000000aa',
-           now() - interval '1 microsecond' from generate_series(1, 300) as n, generate_series(1, 10);
+           now() - interval '1 microsecond', pg_current_xact_id()
+    from generate_series(1, 300) as n, generate_series(1, 10);
     insert into evaluation_queue (owner_kind, owner_id, entry_id, due_at, failure_count)
     select 'user', 'u' || n, gen_random_uuid(), now() - interval '1 minute', 0
     from generate_series(1, 300) as n, generate_series(1, 10);

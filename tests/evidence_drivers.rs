@@ -117,8 +117,9 @@ fn a_driver_that_was_taken_back_does_not_appear() {
         &mut c,
         "insert into unposted_spend
              (owner_kind, owner_id, entry_id, journal, actor_user_id, cost_microdollars, amount_microdollars,
-              spend_record_count, dimension_id, dimension, blocked_reason, created_at)
-         select 'organization', 'o', gen_random_uuid(), 'test', null, null, -7, -1, dimension_id, null, null, at('02:20')
+              spend_record_count, dimension_id, dimension, blocked_reason, created_at, transaction_id)
+         select 'organization', 'o', gen_random_uuid(), 'test', null, null, -7, -1, dimension_id, null, null, at('02:20'),
+                pg_current_xact_id()
          from spend_dimensions where product_key = 'p'",
     );
     let left = ["variable kiloclaw q other other other - 9 1"];
@@ -309,9 +310,10 @@ fn covered_whole_hours_are_told_without_a_look_at_the_journals() {
         &mut c,
         "insert into unposted_spend
              (owner_kind, owner_id, entry_id, journal, actor_user_id, cost_microdollars, amount_microdollars,
-              spend_record_count, dimension_id, dimension, blocked_reason, created_at)
+              spend_record_count, dimension_id, dimension, blocked_reason, created_at, transaction_id)
          select 'user', case when n % 1000 = 0 then 'u' else 'u' || n % 100 end, gen_random_uuid(), 'test', null, null,
-                3, 1, '00000000-0000-8000-8000-657861000001', null, null, at('3 days')
+                3, 1, '00000000-0000-8000-8000-657861000001', null, null, at('3 days'),
+                pg_current_xact_id()
          from generate_series(1, 100000) as n",
     );
     let before = scans(&mut c);

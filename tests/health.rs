@@ -109,7 +109,7 @@ fn a_long_queue_is_looked_at_cheaply() {
                 (lpad(to_hex((extract(epoch FROM now()) * 1000)::bigint), 12, '0') || '70008000'
                  || lpad(to_hex(n), 12, '0'))::uuid, 'spend', NULL, NULL, 0, 0, NULL,
                 ARRAY['variable', 's', 'p', 'f', 'm', 'v'],
-                CASE WHEN n % 50 = 7 THEN 'out of range' END, now()
+                CASE WHEN n % 50 = 7 THEN 'out of range' END, now(), pg_current_xact_id()
          FROM generate_series(1, 500000) AS n",
     );
     let found = check(&mut client, "unposted rows");

@@ -165,7 +165,7 @@ const PLANTS: &[Plant] = &[
             "BEGIN",
             "INSERT INTO exa_billing.unposted_spend
              SELECT 'user', 'u', lpad(to_hex(n), 32, '0')::uuid, 'spend', NULL, NULL, 0, 0,
-                    lpad('7', 32, '0')::uuid, NULL, NULL, now()
+                    lpad('7', 32, '0')::uuid, NULL, NULL, now(), pg_current_xact_id()
              FROM generate_series(1, 1000000) AS n",
             "ROLLBACK",
             "SELECT pg_stat_force_next_flush()",

@@ -168,10 +168,10 @@ fn statements_planned_on_an_empty_queue_go_by_index_when_it_is_full() {
         &mut other,
         "INSERT INTO exa_billing.unposted_spend
              (owner_kind, owner_id, entry_id, journal, actor_user_id, cost_microdollars, amount_microdollars,
-              spend_record_count, dimension_id, dimension, blocked_reason, created_at)
+              spend_record_count, dimension_id, dimension, blocked_reason, created_at, transaction_id)
          SELECT kind, CASE kind WHEN 'user' THEN 'user-' ELSE 'org-' END || n % 500, gen_random_uuid(), 'exa',
                 CASE kind WHEN 'organization' THEN 'user-' || n % 500 END, 3, 3, 1,
-                '00000000-0000-8000-8000-657861000001', NULL, NULL, now()
+                '00000000-0000-8000-8000-657861000001', NULL, NULL, now(), pg_current_xact_id()
          FROM generate_series(1, 250000) AS n, unnest(ARRAY['user', 'organization']) AS kind",
     );
     let rows = "SELECT count(*) FROM exa_billing.unposted_spend";

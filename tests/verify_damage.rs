@@ -304,7 +304,7 @@ fn i9_lost_and_invented_charges() {
         format!(
             "INSERT INTO exa_billing.unposted_spend VALUES ('user', 'u', gen_random_uuid(),
              '{journal}', NULL, NULL, {amount}, {records},
-             '00000000-0000-8000-8000-657861000001', NULL, NULL, now())"
+             '00000000-0000-8000-8000-657861000001', NULL, NULL, now(), pg_current_xact_id())"
         )
     };
     books.finds(&invented("exa", 0, 0), &["I9 user u"]);
@@ -320,7 +320,7 @@ fn i9_lost_and_invented_charges() {
     books.finds("UPDATE exa_billing.unposted_spend SET blocked_reason = 'bad'", &[]);
     let posted_and_waiting = "INSERT INTO exa_billing.unposted_spend
         SELECT 'user', user_id, usage_id, 'exa', NULL, cost_microdollars, charged_microdollars, 1,
-               '00000000-0000-8000-8000-657861000001', NULL, NULL, created_at
+               '00000000-0000-8000-8000-657861000001', NULL, NULL, created_at, pg_current_xact_id()
         FROM exa_billing.exa_usage_log WHERE user_id = 'u' AND cost_microdollars = 1300";
     books.finds(posted_and_waiting, &["I2 user u", "I5 user u"]);
     let unjournaled = "INSERT INTO exa_billing.exa_usage_log VALUES (gen_random_uuid(), 'v', NULL,
@@ -421,7 +421,7 @@ fn figures_of_months_without_a_partition() {
     books.finds(
         &format!(
             "INSERT INTO exa_billing.unposted_spend VALUES ('user', 'u', gen_random_uuid(), 'spend',
-             NULL, NULL, 0, 0, '00000000-0000-8000-8000-657861000001', NULL, NULL, {old})"
+             NULL, NULL, 0, 0, '00000000-0000-8000-8000-657861000001', NULL, NULL, {old}, pg_current_xact_id())"
         ),
         &["I9 user u"],
     );

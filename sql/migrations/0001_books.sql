@@ -34,6 +34,8 @@ CREATE TABLE exa_billing.accounts (
     minimum_balance_microdollars bigint,
     low_balance_since timestamptz,
     opened_at timestamptz NOT NULL,
+    posted_before xid8,
+    posted_where bigint,
     CONSTRAINT accounts_pkey PRIMARY KEY (owner_kind, owner_id),
     CONSTRAINT accounts_owner_kind_check CHECK (owner_kind IN ('user', 'organization')),
     CONSTRAINT accounts_minimum_balance_check CHECK (minimum_balance_microdollars > 0)
@@ -48,6 +50,10 @@ COMMENT ON COLUMN exa_billing.accounts.total_microdollars_acquired IS
     'Sum of the owner''s credit_transactions, in microdollars.';
 COMMENT ON COLUMN exa_billing.accounts.microdollars_used IS
     'Posted usage charged to this owner, in microdollars; unposted_spend holds the rest.';
+COMMENT ON COLUMN exa_billing.accounts.posted_before IS
+    'No row of the owner that an earlier transaction has queued waits any more, so readers begin with this one. It holds in the queue that posted_where tells of; anywhere else, after a dump was restored, all rows are looked at.';
+COMMENT ON COLUMN exa_billing.accounts.posted_where IS
+    'A number for the server and the table unposted_spend in which posted_before holds.';
 COMMENT ON COLUMN exa_billing.accounts.low_balance_since IS
     'When the balance was found below the minimum; null while it is not, or after the minimum was changed. Whoever hears of it has been told once.';
 
@@ -284,7 +290,8 @@ CREATE TABLE exa_billing.unposted_spend (
     dimension text[] COLLATE "C",
     blocked_reason text,
     created_at timestamptz NOT NULL,
-    CONSTRAINT unposted_spend_pkey PRIMARY KEY (owner_kind, owner_id, entry_id),
+    transaction_id xid8 NOT NULL,
+    CONSTRAINT unposted_spend_pkey PRIMARY KEY (owner_kind, owner_id, transaction_id, entry_id),
     CONSTRAINT unposted_spend_dimension_check CHECK (
         (dimension_id IS NULL) <> (dimension IS NULL)
         AND (dimension IS NULL OR cardinality(dimension) = 6))
@@ -296,12 +303,12 @@ CREATE TABLE exa_billing.unposted_spend (
     autovacuum_vacuum_insert_threshold = 100000,
     autovacuum_vacuum_cost_delay = 0
 );
-CREATE INDEX unposted_spend_new_dimension_idx ON exa_billing.unposted_spend (owner_kind, owner_id)
+CREATE INDEX unposted_spend_new_dimension_idx ON exa_billing.unposted_spend (owner_kind, owner_id, transaction_id)
     WHERE dimension IS NOT NULL;
 -- A user's own counters over all contexts: the primary key leads with the organization.
 CREATE INDEX unposted_spend_actor_idx ON exa_billing.unposted_spend (actor_user_id)
     WHERE owner_kind = 'organization';
-CREATE INDEX unposted_spend_blocked_idx ON exa_billing.unposted_spend (owner_kind, owner_id)
+CREATE INDEX unposted_spend_blocked_idx ON exa_billing.unposted_spend (owner_kind, owner_id, transaction_id)
     WHERE blocked_reason IS NOT NULL;
 COMMENT ON TABLE exa_billing.unposted_spend IS
     'The queue: one row per journal row that is not yet posted. Every exact figure adds these rows to the posted ones.';
@@ -311,6 +318,8 @@ COMMENT ON COLUMN exa_billing.unposted_spend.amount_microdollars IS
     'What is charged to the owner; 0 for a free request, negative when a captured row is taken back.';
 COMMENT ON COLUMN exa_billing.unposted_spend.dimension IS
     'A combination that spend_dimensions does not know yet: category, source, product, feature, model or plan, provider. Posting adds it, so that a charge never waits for one.';
+COMMENT ON COLUMN exa_billing.unposted_spend.transaction_id IS
+    'The transaction that has queued the row. Rows that are posted stay in their places until no snapshot shows them any more; by this number, which accounts.posted_before is compared with, they are passed over.';
 COMMENT ON COLUMN exa_billing.unposted_spend.blocked_reason IS
     'Why posting this row failed; it is counted everywhere all the same. See retry_blocked_spend().';
 

@@ -15,9 +15,9 @@ WITH entries AS MATERIALIZED (
 )
 INSERT INTO exa_billing.unposted_spend
     (owner_kind, owner_id, entry_id, journal, actor_user_id, cost_microdollars,
-     amount_microdollars, spend_record_count, dimension_id, dimension, blocked_reason, created_at)
+     amount_microdollars, spend_record_count, dimension_id, dimension, blocked_reason, created_at, transaction_id)
 SELECT CASE WHEN organization_id IS NULL THEN 'user' ELSE 'organization' END,
        coalesce(organization_id, user_id), usage_id, $11,
        CASE WHEN organization_id IS NOT NULL THEN user_id END, cost, charged, (charged > 0)::int,
-       dimension_id, NULL, NULL, created_at
+       dimension_id, NULL, NULL, created_at, pg_current_xact_id()
 FROM entries

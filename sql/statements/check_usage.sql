@@ -1,5 +1,5 @@
 -- Everything check_exa_usage decides on, in one statement on one snapshot. $1 user_id, $2 month,
--- $3 owner_kind, $4 owner_id, $5 and $6 the UTC day's date and start, $7 its end.
+-- $3 owner_kind, $4 owner_id, $5 and $6 the UTC day's date and start, $7 its end, $8 the place of this queue.
 SELECT locked.free_allowance_microdollars, locked.overage_rule, locked.used_microdollars,
        own.found, own.free_allowance_microdollars, own.overage_rule,
        everyone.found, everyone.free_allowance_microdollars, everyone.overage_rule,
@@ -30,7 +30,8 @@ LEFT JOIN LATERAL (
 ) AS member ON true
 CROSS JOIN LATERAL (
     SELECT coalesce(max(a.total_microdollars_acquired)::numeric - max(a.microdollars_used), 0) AS left_posted,
-           max(a.next_credit_expiration_at) AS next_expiration
+           max(a.next_credit_expiration_at) AS next_expiration,
+           coalesce(max(a.posted_before) FILTER (WHERE a.posted_where = $8), '0') AS posted_before
     FROM exa_billing.accounts AS a WHERE a.owner_kind = $3 AND a.owner_id = $4
 ) AS account
 CROSS JOIN LATERAL (
@@ -40,5 +41,5 @@ CROSS JOIN LATERAL (
                  AND coalesce(d.spend_category, q.dimension[1]) = 'variable'), 0) AS used_today
     FROM exa_billing.unposted_spend AS q
     LEFT JOIN exa_billing.spend_dimensions AS d USING (dimension_id)
-    WHERE q.owner_kind = $3 AND q.owner_id = $4
+    WHERE q.owner_kind = $3 AND q.owner_id = $4 AND q.transaction_id >= account.posted_before
 ) AS unposted

@@ -1,18 +1,21 @@
--- Takes up to $3 queue rows of the owners ($1, $2), added up by owner, actor, dimension and hour. Their account rows are locked by this transaction, so nobody else takes the
--- same rows or writes the same figures.
+-- Takes up to $3 queue rows of the owners ($1, $2), added up by owner, actor, dimension and hour; $4 is the
+-- place of this queue. Their account rows are locked by this transaction, so nobody else takes the same
+-- rows or writes the same figures.
 WITH picked AS (
     SELECT q.ctid AS place
     FROM unnest($1, $2) AS o(owner_kind, owner_id)
+    JOIN exa_billing.accounts AS a ON a.owner_kind = o.owner_kind AND a.owner_id = o.owner_id
     CROSS JOIN LATERAL (
         SELECT u.ctid
         FROM exa_billing.unposted_spend AS u
         WHERE u.owner_kind = o.owner_kind AND u.owner_id = o.owner_id AND u.blocked_reason IS NULL
+          AND u.transaction_id >= coalesce(CASE WHEN a.posted_where = $4 THEN a.posted_before END, '0')
           AND (u.dimension IS NULL OR EXISTS (
               SELECT FROM exa_billing.spend_dimensions AS d
               WHERE d.spend_category = u.dimension[1] AND d.source = u.dimension[2]
                 AND d.product_key = u.dimension[3] AND d.feature_key = u.dimension[4]
                 AND d.model_or_plan_key = u.dimension[5] AND d.provider_key = u.dimension[6]))
-        ORDER BY u.entry_id
+        ORDER BY u.transaction_id, u.entry_id
         LIMIT $3
     ) AS q
     LIMIT $3
@@ -32,7 +35,19 @@ SELECT t.owner_kind, t.owner_id,
        coalesce(sum(t.amount_microdollars) FILTER (WHERE t.cost_microdollars IS NOT NULL), 0)::bigint,
        sum(t.amount_microdollars)::bigint,
        sum(t.spend_record_count)::bigint,
-       bool_or(t.may_be_own)
+       bool_or(t.may_be_own),
+       -- Of what earlier transactions than this one have queued for the owner nothing is left: rows were
+       -- taken in the order of their transactions, all that had begun earlier have ended, and blocked rows
+       -- and those with a new dimension are no earlier.
+       least(max(t.transaction_id), pg_snapshot_xmin(pg_current_snapshot()),
+             (SELECT left_out.transaction_id FROM exa_billing.unposted_spend AS left_out
+              WHERE left_out.owner_kind = t.owner_kind AND left_out.owner_id = t.owner_id
+                AND left_out.blocked_reason IS NOT NULL
+              ORDER BY left_out.transaction_id LIMIT 1),
+             (SELECT left_out.transaction_id FROM exa_billing.unposted_spend AS left_out
+              WHERE left_out.owner_kind = t.owner_kind AND left_out.owner_id = t.owner_id
+                AND left_out.dimension IS NOT NULL
+              ORDER BY left_out.transaction_id LIMIT 1))
 FROM taken AS t
 LEFT JOIN LATERAL (
     SELECT d.dimension_id FROM exa_billing.spend_dimensions AS d
@@ -41,4 +56,4 @@ LEFT JOIN LATERAL (
       AND d.product_key = t.dimension[3] AND d.feature_key = t.dimension[4]
       AND d.model_or_plan_key = t.dimension[5] AND d.provider_key = t.dimension[6]
 ) AS brought ON true
-GROUP BY 1, 2, 3, 4, 5
+GROUP BY 1, 2, 3, 4, 5, t.owner_kind, t.owner_id

@@ -1,6 +1,6 @@
--- What holds per owner, over all months. $1 and $2 the owners to look at, of one kind (null: all). An
--- account's posted usage is compared with the sum of its posted hours; month.sql compares hours with
--- journals.
+-- What holds per owner, over all months. $1 and $2 the owners to look at, of one kind (null: all), $3 the
+-- place of this queue. An account's posted usage is compared with the sum of its posted hours; month.sql
+-- compares hours with journals.
 WITH violations AS (
     SELECT 'I3' AS invariant, owner_kind, owner_id, hours.amount AS expected, account.amount AS actual,
            'usage of the account against the sum of its hours' AS detail
@@ -15,6 +15,15 @@ WITH violations AS (
         GROUP BY owner_kind, owner_id
     ) AS hours USING (owner_kind, owner_id)
     WHERE coalesce(account.amount, 0) <> coalesce(hours.amount, 0)
+
+    UNION ALL -- readers of a balance begin where the account says that nothing waits before
+    SELECT 'I3', q.owner_kind, q.owner_id, a.posted_before::text::numeric, min(q.transaction_id)::text::numeric,
+           'the first transaction that may have queued rows that wait, against one that has'
+    FROM exa_billing.unposted_spend AS q
+    JOIN exa_billing.accounts AS a ON a.owner_kind = q.owner_kind AND a.owner_id = q.owner_id
+    WHERE a.posted_where = $3 AND q.transaction_id < a.posted_before
+      AND ($1 IS NULL OR (q.owner_kind = $1 AND q.owner_id = ANY ($2)))
+    GROUP BY q.owner_kind, q.owner_id, a.posted_before
 
     UNION ALL
     SELECT 'I4', owner_kind, owner_id, booked.amount, account.amount,

@@ -3,7 +3,7 @@
 use super::moved::{self, Figure};
 use super::{migrations, needs};
 use crate::error::{BillingError, Kind, Result};
-use crate::spi::{Row, RowsCounted, Statement, values};
+use crate::spi::{self, Row, RowsCounted, Statement, values};
 
 static TOTALS: Statement = Statement::fresh(include_str!("../../sql/statements/totals.sql"));
 static TOTALS_OF_ALERTS: Statement =
@@ -60,7 +60,8 @@ fn figures(has_alerts: bool) -> Result<Vec<Figure>> {
 /// The broken promises that need no journal to be seen.
 fn violations() -> Result<Vec<String>> {
     let everybody: Option<&str> = None;
-    VIOLATIONS.write(values![everybody, Vec::<&str>::new()], |row| {
+    let place = spi::place_of("unposted_spend");
+    VIOLATIONS.write(values![everybody, Vec::<&str>::new(), place], |row| {
         let columns: Result<Vec<Option<String>>> =
             (1..=7).map(|column| row.maybe(column)).collect();
         Ok(columns?.into_iter().flatten().collect::<Vec<_>>().join(" "))

@@ -32,7 +32,8 @@ impl Balance {
 /// is an error of this owner only.
 fn recorded(owner: &Owner) -> Result<Balance> {
     let posted = accounts::read(owner)?;
-    let used = i128::from(posted.used) + sources::unposted_microdollars(owner)?;
+    let used =
+        i128::from(posted.used) + sources::unposted_microdollars(owner, posted.posted_before)?;
     Ok(Balance {
         acquired: posted.acquired,
         used: in_range(used)?,
@@ -50,7 +51,7 @@ pub fn left(owner: &Owner) -> Result<(i64, Option<Instant>)> {
     let posted = accounts::read(owner)?;
     let left = i128::from(posted.acquired)
         - i128::from(posted.used)
-        - sources::unposted_microdollars(owner)?;
+        - sources::unposted_microdollars(owner, posted.posted_before)?;
     Ok((in_range(left)?, posted.next_expiration))
 }
 

@@ -1,6 +1,6 @@
 //! What recomputing reads and writes.
 
-use super::replay::{Baselines, Transaction};
+use super::replay::{Baselines, Tally, Transaction};
 use crate::books::Permission;
 use crate::error::{BillingError, Result};
 use crate::owner::Owner;
@@ -38,7 +38,8 @@ static WRITE_BASELINES: Statement = Statement::kept(
 );
 static WRITE_ACCOUNT: Statement = Statement::kept(
     "UPDATE exa_billing.accounts
-     SET total_microdollars_acquired = $3, microdollars_used = $4, next_credit_expiration_at = $5
+     SET total_microdollars_acquired = $3, microdollars_used = $4, next_credit_expiration_at = $5,
+         posted_before = NULL, posted_where = NULL
      WHERE owner_kind = $1 AND owner_id = $2
      RETURNING minimum_balance_microdollars IS NOT NULL",
 );
@@ -84,7 +85,7 @@ pub fn transactions(owner: &Owner) -> Result<Vec<Transaction>> {
     })
 }
 
-/// Adds up the owner's journals, one month a statement; memory grows with the transactions, not
+/// Adds up the owner's journals, a month at a time; memory grows with the transactions, not
 /// with the charges. `instants` are sorted; `closed_at` and `closed_by` are `replay::late_marks`.
 pub fn usage(
     owner: &Owner,
@@ -92,42 +93,55 @@ pub fn usage(
     closed_at: &[Instant],
     closed_by: &[Instant],
 ) -> Result<Usage> {
-    let mut slots = vec![0_i128; instants.len() + 1];
-    let mut late_arrivals = 0;
+    let mut tally = Tally::new(instants, closed_at, closed_by);
     for month in partitions::months()? {
-        MONTH_OF_USAGE.read(
-            values![
-                owner.kind.as_str(),
-                &owner.id,
-                month.start(),
-                month.next()?.start(),
-                instants.to_vec(),
-                closed_at.to_vec(),
-                closed_by.to_vec()
-            ],
-            |row| {
-                let slot = usize::try_from(row.get::<i32>(1)?).unwrap_or_default();
-                slots[slot] += i128::from(row.get::<i64>(2)?);
-                late_arrivals += row.get::<i64>(3)?;
-                Ok(())
-            },
-        )?;
+        let times = (month.start(), month.next()?.start());
+        let is_read = sources::each_entry(owner, times, |entry| {
+            tally.charge(entry.created_at, entry.recorded_at, entry.amount);
+            Ok(())
+        })?;
+        if !is_read {
+            select_month(owner, times, [instants, closed_at, closed_by], &mut tally)?;
+        }
     }
     let always = (Instant(i64::MIN), Instant(i64::MAX));
     let more = values![instants.to_vec()];
     sources::each_month_of_ledgers(ATTACHED, Some(owner), always, more, |_, row| {
-        let slot = usize::try_from(row.get::<i32>(1)?).unwrap_or_default();
-        slots[slot] += i128::from(row.get::<i64>(2)?);
+        tally.add(usize::try_from(row.get::<i32>(1)?).unwrap_or_default(), row.get(2)?);
         Ok(())
     })?;
-    let mut sum = 0;
-    let mut sums = slots.into_iter().map(|amount| {
-        sum += amount;
-        i64::try_from(sum).map_err(|_| BillingError::out_of_range("usage is out of range"))
-    });
-    let before = sums.by_ref().take(instants.len()).collect::<Result<Vec<i64>>>()?;
-    let total = sums.next().unwrap_or(Ok(0))?;
-    Ok(Usage { before, total, late_arrivals })
+    let late_arrivals = tally.late_arrivals;
+    let (before, total) = tally.sums();
+    let in_range =
+        |sum| i64::try_from(sum).map_err(|_| BillingError::out_of_range("usage is out of range"));
+    let before = before.into_iter().map(in_range).collect::<Result<_>>()?;
+    Ok(Usage { before, total: in_range(total)?, late_arrivals })
+}
+
+/// Where a month's journals must be read by a statement.
+fn select_month(
+    owner: &Owner,
+    (start, end): (Instant, Instant),
+    [instants, closed_at, closed_by]: [&[Instant]; 3],
+    tally: &mut Tally,
+) -> Result<()> {
+    MONTH_OF_USAGE.read(
+        values![
+            owner.kind.as_str(),
+            &owner.id,
+            start,
+            end,
+            instants.to_vec(),
+            closed_at.to_vec(),
+            closed_by.to_vec()
+        ],
+        |row| {
+            tally.add(usize::try_from(row.get::<i32>(1)?).unwrap_or_default(), row.get(2)?);
+            tally.late_arrivals += row.get::<i64>(3)?;
+            Ok(())
+        },
+    )?;
+    Ok(())
 }
 
 /// Writes changed baselines; the account row is locked.

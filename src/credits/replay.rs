@@ -104,6 +104,58 @@ pub fn late_marks(transactions: &[Transaction]) -> (Vec<Instant>, Vec<Instant>) 
     closures.into_iter().unzip()
 }
 
+/// Adds usage up between instants, and counts what came late. Instants and closures are sorted, the
+/// latter as `late_marks` gives them.
+pub struct Tally<'a> {
+    instants: &'a [Instant],
+    closed_at: &'a [Instant],
+    closed_by: &'a [Instant],
+    /// `slots[i]` is what lies before instant `i` and not before the one in front of it.
+    slots: Vec<i128>,
+    pub late_arrivals: i64,
+}
+
+impl<'a> Tally<'a> {
+    pub fn new(
+        instants: &'a [Instant],
+        closed_at: &'a [Instant],
+        closed_by: &'a [Instant],
+    ) -> Self {
+        let slots = vec![0; instants.len() + 1];
+        Self { instants, closed_at, closed_by, slots, late_arrivals: 0 }
+    }
+
+    /// A charge at an instant counts as after it.
+    pub fn charge(&mut self, created_at: Instant, recorded_at: Instant, amount: i64) {
+        let slot = self.instants.partition_point(|instant| *instant <= created_at);
+        self.slots[slot] += i128::from(amount);
+        let next_closure = self.closed_at.partition_point(|closed| *closed <= created_at);
+        if self.closed_by.get(next_closure).is_some_and(|by| recorded_at > *by) {
+            self.late_arrivals += 1;
+        }
+    }
+
+    /// What was added up elsewhere; `slot` counts the instants that it does not lie before.
+    pub fn add(&mut self, slot: usize, amount: i64) {
+        self.slots[slot] += i128::from(amount);
+    }
+
+    /// The usage strictly before each instant, and all of it.
+    pub fn sums(self) -> (Vec<i128>, i128) {
+        let mut sum = 0;
+        let mut sums: Vec<i128> = self
+            .slots
+            .into_iter()
+            .map(|amount| {
+                sum += amount;
+                sum
+            })
+            .collect();
+        sums.pop();
+        (sums, sum)
+    }
+}
+
 /// When the next open grant expires.
 pub fn next_expiration(transactions: &[Transaction]) -> Option<Instant> {
     let closed: std::collections::BTreeSet<Uuid> =
@@ -241,6 +293,38 @@ mod tests {
         let (dates, marks) = late_marks(&[late(10, 50), late(20, 21), late(30, 31)]);
         assert_eq!(dates, [Instant(10), Instant(20), Instant(30)]);
         assert_eq!(marks, [Instant(21), Instant(21), Instant(31)]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_tally_is_what_adding_up_for_each_instant_would_be(
+            mut instants in prop::collection::vec(0..20_i64, 0..8),
+            closures in prop::collection::vec((0..20_i64, 0..40_i64), 0..6),
+            charges in prop::collection::vec((0..22_i64, 0..45_i64, -9..9_i64), 0..30),
+        ) {
+            instants.sort_unstable();
+            let instants: Vec<Instant> = instants.into_iter().map(Instant).collect();
+            let recorded = |&(day, at)| Transaction { recorded_at: Instant(at), ..closing(1, 0, day, 9) };
+            let closures: Vec<Transaction> = closures.iter().map(recorded).collect();
+            let (closed_at, closed_by) = late_marks(&closures);
+            let mut tally = Tally::new(&instants, &closed_at, &closed_by);
+            for &(at, recorded_at, amount) in &charges {
+                tally.charge(Instant(at), Instant(recorded_at), amount);
+            }
+            let late = charges.iter().filter(|&&(at, recorded_at, _)| {
+                closures.iter().any(|closing| {
+                    closing.created_at > Instant(at) && closing.recorded_at < Instant(recorded_at)
+                })
+            });
+            prop_assert_eq!(tally.late_arrivals, i64::try_from(late.count()).unwrap());
+            let sum = |end: i64| -> i128 {
+                let before = charges.iter().filter(|(at, ..)| *at < end);
+                before.map(|(.., amount)| i128::from(*amount)).sum()
+            };
+            let (before, total) = tally.sums();
+            prop_assert_eq!(before, instants.iter().map(|instant| sum(instant.0)).collect::<Vec<_>>());
+            prop_assert_eq!(total, sum(i64::MAX));
+        }
     }
 
     proptest! {

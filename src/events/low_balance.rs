@@ -16,7 +16,10 @@ static NOTE: Statement = Statement::over_queue(
                 a.total_microdollars_acquired::numeric - a.microdollars_used - (
                     SELECT coalesce(sum(q.amount_microdollars), 0)
                     FROM exa_billing.unposted_spend AS q
-                    WHERE q.owner_kind = a.owner_kind AND q.owner_id = a.owner_id) AS balance
+                    WHERE q.owner_kind = a.owner_kind AND q.owner_id = a.owner_id
+                      AND q.transaction_id >=
+                          coalesce(CASE WHEN a.posted_where = $4 THEN a.posted_before END, '0')
+                ) AS balance
          FROM unnest($1, $2) AS o(owner_kind, owner_id)
          JOIN exa_billing.accounts AS a USING (owner_kind, owner_id)
          WHERE a.minimum_balance_microdollars IS NOT NULL
@@ -83,7 +86,8 @@ pub fn check_untold() -> Result<()> {
 fn note(owners: &[Owner]) -> Result<()> {
     let clock = spi::clock();
     let (kinds, ids) = accounts::columns(owners);
-    let events = NOTE.write(values![kinds, ids, clock], |row| {
+    let place = accounts::place_of_queue();
+    let events = NOTE.write(values![kinds, ids, clock, place], |row| {
         let owner = accounts::owner_of(row, 1)?;
         let balance: String = row.get(4)?;
         let snapshot = json!({

@@ -33,7 +33,7 @@ static OLDEST_OF_FEW: Statement = Statement::fresh(
 static OLDEST_OF_OWNERS: Statement = Statement::over_queue(
     "WITH RECURSIVE owners AS (
          (SELECT owner_kind, owner_id, entry_id, created_at, blocked_reason
-          FROM exa_billing.unposted_spend ORDER BY owner_kind, owner_id, entry_id LIMIT 1)
+          FROM exa_billing.unposted_spend ORDER BY owner_kind, owner_id, transaction_id, entry_id LIMIT 1)
          UNION ALL
          SELECT next.*
          FROM owners
@@ -41,7 +41,7 @@ static OLDEST_OF_OWNERS: Statement = Statement::over_queue(
              SELECT u.owner_kind, u.owner_id, u.entry_id, u.created_at, u.blocked_reason
              FROM exa_billing.unposted_spend AS u
              WHERE (u.owner_kind, u.owner_id) > (owners.owner_kind, owners.owner_id)
-             ORDER BY u.owner_kind, u.owner_id, u.entry_id LIMIT 1
+             ORDER BY u.owner_kind, u.owner_id, u.transaction_id, u.entry_id LIMIT 1
          ) AS next
      )
      SELECT owner_kind || '/' || owner_id, entry_id, created_at

@@ -2,7 +2,7 @@
 
 use super::key::{KeySpace, Known};
 use crate::error::Result;
-use crate::spi::{Lookup, Row, Statement, values};
+use crate::spi::{Key, Lookup, Row, Statement, values};
 
 static FIND: Lookup = Lookup {
     table: "idempotency_keys",
@@ -15,6 +15,7 @@ static FIND: Lookup = Lookup {
         "created_at_given",
         "payload_hash",
     ],
+    key: &[Key::Is(1), Key::Is(2)],
     select: Statement::kept(
         "SELECT key_space, idempotency_key, entry_id, entry_created_at, created_at_given, payload_hash
          FROM exa_billing.idempotency_keys WHERE key_space = $1 AND idempotency_key = $2",

@@ -149,10 +149,10 @@ fn post_owners(owners: &[Owner], max_rows: i64) -> Result<i64> {
     let rows = entries.iter().map(|entry| entry.rows).sum();
     let figures = Figures::of(&entries, &categories(&entries)?)?;
     targets::add_to_months(&figures)?;
+    let has_minimum = targets::add_to_accounts(&figures)?;
     if figures.accounts.is_empty() {
         return Ok(rows);
     }
-    let has_minimum = targets::add_to_accounts(&figures)?;
     if books::have_reached(books::WITH_ALERTS) {
         targets::queue_evaluations(&figures)?;
     }
@@ -169,7 +169,7 @@ fn post_owners(owners: &[Owner], max_rows: i64) -> Result<i64> {
 /// (sub)transaction.
 fn take(owners: &[Owner], max_rows: i64) -> Result<Vec<Entry>> {
     let (kinds, ids) = accounts::columns(owners);
-    TAKE.write(values![kinds, ids, max_rows], |row| {
+    TAKE.write(values![kinds, ids, max_rows, accounts::place_of_queue()], |row| {
         Ok(Entry {
             owner: accounts::owner_of(row, 1)?,
             actor_user_id: row.get(3)?,
@@ -182,6 +182,7 @@ fn take(owners: &[Owner], max_rows: i64) -> Result<Vec<Entry>> {
             amount_microdollars: row.get(10)?,
             spend_record_count: row.get(11)?,
             may_be_own: row.get(12)?,
+            posted_before: row.get(13)?,
         })
     })
 }

@@ -5,39 +5,41 @@
 //! gathered meanwhile: the more there is to do, the less each row of it costs. A busy owner takes one
 //! batch of a turn at most, and one whose account is locked for hours holds nobody else back.
 
-use super::gathering::{self, Gathered};
-use crate::accounts;
+use super::gathering::{Gathered, Patience};
 use crate::error::Result;
-use crate::owner::Owner;
-use crate::spi::{self, Statement, values};
+use crate::owner::{Owner, OwnerKind};
+use crate::spi::{self, Guide, Row, Statement, values};
+use crate::transaction::TransactionId;
+use crate::{accounts, sources};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 /// A turn that was begun.
 struct Turn {
     whose: Whose,
     resume_after: Owner,
-    is_load: bool,
+    patience: Option<Patience>,
 }
 
 thread_local! {
     static TURN: RefCell<Option<Turn>> = const { RefCell::new(None) };
 }
 
+/// Where the queue is not as it was made, and cannot be walked.
 static NEXT_ROWS: Statement = Statement::over_queue(
     "SELECT owner_kind, owner_id, count(*), min(created_at), max(created_at)
      FROM (
          SELECT owner_kind, owner_id, created_at FROM exa_billing.unposted_spend
          WHERE (owner_kind, owner_id) > ($1, $2) AND blocked_reason IS NULL
-         ORDER BY owner_kind, owner_id LIMIT $3
+         ORDER BY owner_kind, owner_id, transaction_id LIMIT $3
      ) AS next
-     GROUP BY owner_kind, owner_id",
+     GROUP BY owner_kind, owner_id ORDER BY owner_kind, owner_id",
 );
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Whose {
     Everybody,
-    /// Under load only those that are worth coming to.
+    /// Only those that are worth coming to.
     Gathered,
 }
 
@@ -54,24 +56,88 @@ pub struct Candidates {
 pub fn next(whose: Whose, max_rows: i64) -> Result<Candidates> {
     let turn = TURN.take().filter(|turn| turn.whose == whose);
     let mut found = owners_after(turn.as_ref().map(|turn| &turn.resume_after), max_rows)?;
-    let rows: i64 = found.values().map(|gathered| gathered.rows).sum();
-    let is_load = turn.as_ref().map_or(gathering::is_load(rows), |turn| turn.is_load);
+    let rows: i64 = found.iter().map(|(_, gathered)| gathered.rows).sum();
+    let patience = match (whose, &turn) {
+        (Whose::Everybody, _) => None,
+        (Whose::Gathered, Some(turn)) => turn.patience,
+        (Whose::Gathered, None) if rows == 0 => None,
+        (Whose::Gathered, None) => Some(Patience::of(rows, kept_microseconds()?)),
+    };
     let are_last = rows < max_rows;
     if !are_last {
-        let last = found.last_key_value().map(|(owner, _)| owner.clone());
-        TURN.set(last.map(|resume_after| Turn { whose, resume_after, is_load }));
+        let last = found.last().map(|(owner, _)| owner.clone());
+        TURN.set(last.map(|resume_after| Turn { whose, resume_after, patience }));
     }
     let clock = spi::clock();
-    let are_all = whose == Whose::Everybody || !is_load;
-    found.retain(|_, gathered| are_all || gathered.is_enough(clock));
-    Ok(Candidates { owners: found.into_keys().collect(), are_first: turn.is_none(), are_last })
+    found.retain(|(_, gathered)| {
+        patience.is_none_or(|patience| gathered.is_enough(patience, clock))
+    });
+    let owners = found.into_iter().map(|(owner, _)| owner).collect();
+    Ok(Candidates { owners, are_first: turn.is_none(), are_last })
 }
 
-fn owners_after(after: Option<&Owner>, max_rows: i64) -> Result<BTreeMap<Owner, Gathered>> {
+/// How long a transaction of somebody else has been holding deleted rows in their places.
+fn kept_microseconds() -> Result<i64> {
+    Ok(spi::rows_kept_since()?.map_or(0, |since| spi::clock().microseconds_since(since)))
+}
+
+/// The kinds of owners in the order of the queue.
+const KINDS: [OwnerKind; 2] = [OwnerKind::Organization, OwnerKind::User];
+
+fn owners_after(after: Option<&Owner>, max_rows: i64) -> Result<Vec<(Owner, Gathered)>> {
+    let mut gathering =
+        Gathering { kind: OwnerKind::Organization, found: Vec::new(), rows_left: max_rows };
+    for kind in KINDS {
+        let after_id = match after {
+            Some(owner) if owner.kind > kind => continue,
+            Some(owner) if owner.kind == kind => owner.id.as_str(),
+            _ => "",
+        };
+        gathering.kind = kind;
+        match sources::walk(kind, after_id, &mut gathering)? {
+            Some(ControlFlow::Continue(())) => {}
+            Some(ControlFlow::Break(())) => break,
+            None => return select_after(after, max_rows),
+        }
+    }
+    Ok(gathering.found)
+}
+
+/// Adds up the rows that are come past.
+struct Gathering {
+    kind: OwnerKind,
+    found: Vec<(Owner, Gathered)>,
+    rows_left: i64,
+}
+
+impl Guide for Gathering {
+    fn begin_of(&mut self, id: &str) -> Result<TransactionId> {
+        accounts::begin_of_unposted(&Owner { kind: self.kind, id: id.to_owned() })
+    }
+
+    fn row(&mut self, id: &str, row: &Row) -> Result<ControlFlow<()>> {
+        let (is_blocked, created_at) = sources::blocked_and_time(row)?;
+        if is_blocked {
+            return Ok(ControlFlow::Continue(()));
+        }
+        match self.found.last_mut() {
+            Some((owner, gathered)) if owner.id == id && owner.kind == self.kind => {
+                gathered.add(created_at);
+            }
+            _ => {
+                let owner = Owner { kind: self.kind, id: id.to_owned() };
+                self.found.push((owner, Gathered::first(created_at)));
+            }
+        }
+        self.rows_left -= 1;
+        Ok(if self.rows_left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    }
+}
+
+fn select_after(after: Option<&Owner>, max_rows: i64) -> Result<Vec<(Owner, Gathered)>> {
     let (kind, id) = after.map_or(("", ""), |owner| (owner.kind.as_str(), owner.id.as_str()));
-    let found = NEXT_ROWS.write(values![kind, id, max_rows], |row| {
+    NEXT_ROWS.write(values![kind, id, max_rows], |row| {
         let gathered = Gathered { rows: row.get(3)?, oldest: row.get(4)?, newest: row.get(5)? };
         Ok((accounts::owner_of(row, 1)?, gathered))
-    })?;
-    Ok(found.into_iter().collect())
+    })
 }

@@ -4,6 +4,7 @@ use crate::error::{BillingError, Kind, Result};
 use crate::owner::{Owner, OwnerKind};
 use crate::sources::Category;
 use crate::time::{Day, Instant};
+use crate::transaction::TransactionId;
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -25,12 +26,17 @@ pub struct Entry {
     pub spend_record_count: i64,
     /// Whether this very transaction may have charged one of them.
     pub may_be_own: bool,
+    /// What transactions before this one have queued for the owner waits no more, as far as these rows
+    /// show it.
+    pub posted_before: TransactionId,
 }
 
 /// What is added, by the keys of the tables it is added to. Sorted: everybody writes in one order.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Figures {
     pub accounts: BTreeMap<Owner, Spent>,
+    /// Of all owners, those who spent nothing too.
+    pub posted_before: BTreeMap<Owner, TransactionId>,
     /// By acting user, organization (none for themselves) and month.
     pub months: BTreeMap<(String, Option<String>, Day), Requests>,
     /// By organization, member and day: variable spend only.
@@ -66,6 +72,8 @@ impl Figures {
             let category = *categories.get(&entry.dimension_id).ok_or_else(|| {
                 BillingError::internal("a queue row names a dimension that does not exist")
             })?;
+            let newest = figures.posted_before.entry(entry.owner.clone()).or_default();
+            *newest = entry.posted_before.max(*newest);
             figures.count_requests(entry)?;
             if entry.amount_microdollars != 0 || entry.spend_record_count != 0 {
                 figures.count_spend(entry, category)?;
@@ -149,6 +157,7 @@ mod tests {
             amount_microdollars: amount,
             spend_record_count: 1,
             may_be_own: false,
+            posted_before: TransactionId(7),
         }
     }
 
@@ -197,7 +206,8 @@ mod tests {
         let march = utc(2026, 3, 1, 0, 0).day().expect("day");
         let requests = Requests { cost_microdollars: 70, charged_microdollars: 0, requests: 1 };
         let months = BTreeMap::from([(("ann".to_owned(), None, march), requests)]);
-        assert_eq!(figures, Figures { months, ..Figures::default() });
+        let posted_before = BTreeMap::from([(owner(OwnerKind::User, "ann"), TransactionId(7))]);
+        assert_eq!(figures, Figures { months, posted_before, ..Figures::default() });
     }
 
     #[test]
@@ -222,6 +232,21 @@ mod tests {
         assert_eq!(figures.accounts[&ann].amount_microdollars, -5);
         let spend = Spend { amount_microdollars: -5, spend_record_count: 1 };
         assert_eq!(figures.totals, BTreeMap::from([((ann, hour, "variable"), spend)]));
+    }
+
+    #[test]
+    fn an_owner_is_posted_as_far_as_the_newest_of_the_rows_shows() {
+        let (ann, bob) = (owner(OwnerKind::User, "ann"), owner(OwnerKind::User, "bob"));
+        let hour = utc(2026, 3, 1, 0, 0);
+        let before = |number, entry| Entry { posted_before: TransactionId(number), ..entry };
+        let entries = [
+            before(8, spend(ann.clone(), "ann", hour, 1)),
+            before(9, spend(ann.clone(), "ann", hour.plus_hours(1), 1)),
+            before(6, spend(ann.clone(), "ann", hour.plus_hours(2), 1)),
+            before(3, spend(bob.clone(), "bob", hour, 1)),
+        ];
+        let expected = BTreeMap::from([(ann, TransactionId(9)), (bob, TransactionId(3))]);
+        assert_eq!(figures(&entries).posted_before, expected);
     }
 
     #[test]

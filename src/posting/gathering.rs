@@ -1,13 +1,40 @@
 //! Whose rows are worth posting now. Each visit to an owner writes the same figures, however many rows
 //! it posts; so under load rows are let gather for a moment. Every read adds them up meanwhile.
 
-use crate::time::Instant;
+use crate::time::{Instant, MICROSECONDS_PER_SECOND};
 
 /// As many rows at the beginning of a turn are load; fewer are posted at once.
 const ROWS_OF_LOAD: i64 = 500;
-/// So many of one owner gather no further, for they are added up by every read.
-const ROWS_ENOUGH: i64 = 50;
-const LONGEST_MICROSECONDS: i64 = 5_000_000;
+
+/// How long rows are let gather.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// So many of one owner gather no further, for they are added up by every read.
+    rows_enough: i64,
+    longest_microseconds: i64,
+}
+
+impl Patience {
+    const NONE: Self = Self { rows_enough: 1, longest_microseconds: 0 };
+    const UNDER_LOAD: Self =
+        Self { rows_enough: 50, longest_microseconds: 5 * MICROSECONDS_PER_SECOND };
+    /// A transaction that is held open keeps every version of every figure in its place, and each
+    /// visit adds one that all later ones step over.
+    const BESIDE_OLD_TRANSACTION: Self =
+        Self { rows_enough: 2_000, longest_microseconds: 20 * MICROSECONDS_PER_SECOND };
+
+    /// With so many rows at the beginning of a turn, and after a transaction has held deleted rows in
+    /// their places for so long.
+    pub fn of(rows: i64, kept_microseconds: i64) -> Self {
+        if kept_microseconds >= 60 * MICROSECONDS_PER_SECOND {
+            Self::BESIDE_OLD_TRANSACTION
+        } else if rows >= ROWS_OF_LOAD {
+            Self::UNDER_LOAD
+        } else {
+            Self::NONE
+        }
+    }
+}
 
 /// An owner's rows that wait.
 #[derive(Debug, Clone, Copy)]
@@ -18,16 +45,22 @@ pub struct Gathered {
     pub newest: Instant,
 }
 
-pub fn is_load(rows: i64) -> bool {
-    rows >= ROWS_OF_LOAD
-}
-
 impl Gathered {
+    pub fn first(created_at: Instant) -> Self {
+        Self { rows: 1, oldest: created_at, newest: created_at }
+    }
+
+    pub fn add(&mut self, created_at: Instant) {
+        self.rows += 1;
+        self.oldest = self.oldest.min(created_at);
+        self.newest = self.newest.max(created_at);
+    }
+
     /// A charge dated ahead says nothing of how long it has waited.
-    pub fn is_enough(&self, clock: Instant) -> bool {
-        self.rows >= ROWS_ENOUGH
+    pub fn is_enough(&self, patience: Patience, clock: Instant) -> bool {
+        self.rows >= patience.rows_enough
             || self.newest > clock
-            || clock.microseconds_since(self.oldest) >= LONGEST_MICROSECONDS
+            || clock.microseconds_since(self.oldest) >= patience.longest_microseconds
     }
 }
 
@@ -36,13 +69,15 @@ mod tests {
     use super::*;
     use crate::time::utc;
 
+    fn is_enough(patience: Patience, rows: i64, oldest: i64, newest: i64) -> bool {
+        let clock = utc(2026, 3, 1, 0, 0);
+        let at = |microseconds| clock.plus_microseconds(microseconds);
+        Gathered { rows, oldest: at(oldest), newest: at(newest) }.is_enough(patience, clock)
+    }
+
     #[test]
     fn rows_gather_until_they_are_many_or_old() {
-        let clock = utc(2026, 3, 1, 0, 0);
-        let enough = |rows, oldest: i64, newest: i64| {
-            let at = |microseconds| clock.plus_microseconds(microseconds);
-            Gathered { rows, oldest: at(oldest), newest: at(newest) }.is_enough(clock)
-        };
+        let enough = |rows, oldest, newest| is_enough(Patience::UNDER_LOAD, rows, oldest, newest);
         assert!(!enough(49, -4_999_999, 0));
         assert!(enough(50, 0, 0));
         assert!(enough(1, -5_000_000, 0));
@@ -51,8 +86,27 @@ mod tests {
     }
 
     #[test]
-    fn few_rows_are_no_load() {
-        assert!(!is_load(499));
-        assert!(is_load(500));
+    fn few_rows_are_posted_at_once() {
+        assert!(is_enough(Patience::of(499, 0), 1, 0, 0));
+        assert!(!is_enough(Patience::of(500, 0), 1, 0, 0));
+    }
+
+    #[test]
+    fn beside_an_old_transaction_owners_are_visited_less_often() {
+        let minute = 60 * MICROSECONDS_PER_SECOND;
+        assert_eq!(Patience::of(1, minute - 1), Patience::NONE);
+        for patience in [Patience::of(1, minute), Patience::of(9_999, i64::MAX)] {
+            assert!(!is_enough(patience, 1_999, -19_999_999, 0));
+            assert!(is_enough(patience, 2_000, 0, 0) && is_enough(patience, 1, -20_000_000, 0));
+        }
+    }
+
+    #[test]
+    fn rows_are_counted_with_the_first_and_the_last_of_their_times() {
+        let at = |minute| utc(2026, 3, 1, 0, minute);
+        let mut gathered = Gathered::first(at(2));
+        gathered.add(at(1));
+        gathered.add(at(3));
+        assert_eq!((gathered.rows, gathered.oldest, gathered.newest), (3, at(1), at(3)));
     }
 }

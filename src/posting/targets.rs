@@ -2,15 +2,17 @@
 
 use super::figures::Figures;
 use crate::error::{BillingError, Result};
-use crate::guc;
 use crate::owner::Owner;
 use crate::spi::{Statement, Value, values};
+use crate::transaction::TransactionId;
+use crate::{accounts, guc};
 use std::collections::{BTreeMap, BTreeSet};
 
 static ACCOUNTS: Statement = Statement::over_queue(
     "UPDATE exa_billing.accounts AS a
-     SET microdollars_used = a.microdollars_used + s.amount
-     FROM unnest($1, $2, $3) AS s(owner_kind, owner_id, amount)
+     SET microdollars_used = a.microdollars_used + s.amount,
+         posted_before = s.posted_before, posted_where = $5
+     FROM unnest($1, $2, $3, $4) AS s(owner_kind, owner_id, amount, posted_before)
      WHERE a.owner_kind = s.owner_kind AND a.owner_id = s.owner_id
      RETURNING a.minimum_balance_microdollars IS NOT NULL",
 );
@@ -137,13 +139,17 @@ impl Target {
     }
 }
 
-/// Adds to the posted balances; whether one of the owners has set a minimum balance.
+/// Adds to the posted balances, and notes from where on rows are not posted; whether one of the owners has
+/// set a minimum balance.
 pub fn add_to_accounts(figures: &Figures) -> Result<bool> {
-    let (kinds, ids) = columns(figures.accounts.keys());
+    let (kinds, ids) = columns(figures.posted_before.keys());
+    let spent = |owner| figures.accounts.get(owner).copied().unwrap_or_default();
     let amounts: Vec<i64> =
-        figures.accounts.values().map(|spent| spent.amount_microdollars).collect();
-    let have_minimum = ACCOUNTS.write(values![kinds, ids, amounts], |row| row.get::<bool>(1))?;
-    if have_minimum.len() != figures.accounts.len() {
+        figures.posted_before.keys().map(|owner| spent(owner).amount_microdollars).collect();
+    let posted_before: Vec<TransactionId> = figures.posted_before.values().copied().collect();
+    let arguments = values![kinds, ids, amounts, posted_before, accounts::place_of_queue()];
+    let have_minimum = ACCOUNTS.write(arguments, |row| row.get::<bool>(1))?;
+    if have_minimum.len() != figures.posted_before.len() {
         return Err(BillingError::internal("an account vanished while it was locked"));
     }
     Ok(have_minimum.contains(&true))

@@ -100,7 +100,7 @@ pub fn attached_charges_of<'a>(
     to: Instant,
 ) -> Result<Vec<Charge>> {
     let mut charges = Vec::new();
-    if ANY_ATTACHED.read_row(&[], |row| row.get::<bool>(1))? == Some(true) {
+    if is_any_attached()? {
         let mut ids_of: BTreeMap<OwnerKind, Vec<&str>> = BTreeMap::new();
         for owner in owners {
             ids_of.entry(owner.kind).or_default().push(&owner.id);
@@ -110,6 +110,13 @@ pub fn attached_charges_of<'a>(
         }
     }
     Ok(charges)
+}
+
+/// Whether any table is attached: where none is, none need be asked for charges. The same for everybody,
+/// whatever the caller may read of the registry.
+pub fn is_any_attached() -> Result<bool> {
+    let read = || ANY_ATTACHED.read_row(&[], |row| row.get::<bool>(1));
+    Ok(spi::as_books_role(read)? == Some(true))
 }
 
 /// The UTC hour from which on some journal of spend is known; before it, nothing is. The same for

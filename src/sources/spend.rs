@@ -34,9 +34,11 @@ static APPEND: Statement = Statement::kept(
      )
      INSERT INTO exa_billing.unposted_spend
          (owner_kind, owner_id, entry_id, journal, actor_user_id, cost_microdollars,
-          amount_microdollars, spend_record_count, dimension_id, dimension, blocked_reason, created_at)
+          amount_microdollars, spend_record_count, dimension_id, dimension, blocked_reason, created_at,
+          transaction_id)
      SELECT $2, $3, $1, $15, CASE WHEN $2 <> 'user' OR $4 <> $3 THEN $4 END, NULL, $12, 1,
-            d.dimension_id, CASE WHEN d.dimension_id IS NULL THEN wanted.parts END, NULL, $13
+            d.dimension_id, CASE WHEN d.dimension_id IS NULL THEN wanted.parts END, NULL, $13,
+            pg_catalog.pg_current_xact_id()
      FROM wanted
      LEFT JOIN exa_billing.spend_dimensions AS d
          ON d.spend_category = $5 AND d.source = $7 AND d.product_key = $8 AND d.feature_key = $9

@@ -144,10 +144,30 @@ pub fn oldest_transaction_start() -> Result<Option<Instant>> {
                       WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
                         AND pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid()) END",
     );
+    as_superuser(&OLDEST)
+}
+
+/// Since when rows that are deleted in this database stay where they are: when the oldest of the other
+/// sessions' transactions began that has a snapshot or has written, or was prepared. Read with a
+/// superuser's rights, too.
+pub fn rows_kept_since() -> Result<Option<Instant>> {
+    static SINCE: Statement = Statement::kept(
+        "SELECT least(
+             (SELECT pg_catalog.min(xact_start) FROM pg_catalog.pg_stat_activity
+              WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+                AND pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid()
+                AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL)),
+             (SELECT pg_catalog.min(prepared) FROM pg_catalog.pg_prepared_xacts
+              WHERE database OPERATOR(pg_catalog.=) pg_catalog.current_database()))",
+    );
+    as_superuser(&SINCE)
+}
+
+fn as_superuser(instant: &'static Statement) -> Result<Option<Instant>> {
     let superuser = pg_sys::Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID);
-    let oldest =
-        with_rights_of(superuser, 0, || OLDEST.read_row(&[], |row| row.maybe::<Instant>(1)))?;
-    Ok(oldest.flatten())
+    let found =
+        with_rights_of(superuser, 0, || instant.read_row(&[], |row| row.maybe::<Instant>(1)))?;
+    Ok(found.flatten())
 }
 
 /// Shows in pg_stat_activity what this process is doing, or that it is doing nothing.

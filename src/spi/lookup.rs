@@ -14,10 +14,27 @@ use std::cell::RefCell;
 pub struct Lookup {
     pub table: &'static str,
     pub primary_key: &'static str,
-    /// All columns, in their order; those of the key come first.
+    /// All columns, in their order.
     pub columns: &'static [&'static str],
+    /// What the values that are given are compared with, in the order of the primary key.
+    pub key: &'static [Key],
     /// The same columns of the same rows, where the table has others, or the caller may not see all.
     pub select: Statement,
+}
+
+/// A column by its number, which counts from 1.
+#[derive(Clone, Copy)]
+pub enum Key {
+    Is(i16),
+    IsAtLeast(i16),
+}
+
+impl Key {
+    fn column(self) -> i16 {
+        match self {
+            Key::Is(column) | Key::IsAtLeast(column) => column,
+        }
+    }
 }
 
 thread_local! {
@@ -77,7 +94,7 @@ impl Lookup {
             if !self.is_as_made(&table, key) {
                 return None;
             }
-            let mut keys = equalities(key)?;
+            let mut keys = self.scan_keys(key)?;
             let snapshot = pg_sys::RegisterSnapshot(snapshot);
             let scan = pg_sys::systable_beginscan(
                 table.relation(),
@@ -105,15 +122,23 @@ impl Lookup {
         }
     }
 
+    unsafe fn scan_keys(&self, values: &[Value]) -> Option<Vec<pg_sys::ScanKeyData>> {
+        let comparison = |(key, value): (&Key, &Value)| match key {
+            Key::Is(column) => unsafe { scan_key(*column, Comparison::Is, value) },
+            Key::IsAtLeast(column) => unsafe { scan_key(*column, Comparison::IsAtLeast, value) },
+        };
+        self.key.iter().zip(values).map(comparison).collect()
+    }
+
     /// Whether the table has the columns that are expected, which is remembered.
-    fn is_as_made(&self, table: &Open, key: &[Value]) -> bool {
+    pub(super) fn is_as_made(&self, table: &Open, key: &[Value]) -> bool {
         let seen = (self.table, names::changes());
         if GOOD.with_borrow(|good| good.contains(&seen)) {
             return true;
         }
+        let mut key = self.key.iter().zip(key);
         let is_as_made = table.has_columns_named(self.columns)
-            && table.columns_are_of(key)
-            && table.compares_bytes(key.len());
+            && key.all(|(key, value)| table.compares_bytes(key.column(), value.oid));
         if is_as_made {
             GOOD.with_borrow_mut(|good| {
                 good.retain(|(_, changes)| *changes == seen.1);
@@ -128,7 +153,7 @@ impl Lookup {
 const SELECT: pg_sys::AclMode = 1 << 1;
 
 /// Whether the current user may read the table, and row security hides nothing of it.
-fn may_read_all(table: pg_sys::Oid) -> bool {
+pub(super) fn may_read_all(table: pg_sys::Oid) -> bool {
     let (as_current_user, no_error) = (pg_sys::InvalidOid, true);
     // SAFETY: both only read the catalog cache.
     unsafe {
@@ -139,19 +164,41 @@ fn may_read_all(table: pg_sys::Oid) -> bool {
     }
 }
 
-/// Column by column from the first; none where a type has no equality here.
-unsafe fn equalities(values: &[Value]) -> Option<Vec<pg_sys::ScanKeyData>> {
-    let strategy = u16::try_from(pg_sys::BTEqualStrategyNumber).ok()?;
-    let mut keys = Vec::with_capacity(values.len());
-    for (value, number) in values.iter().zip(1..) {
-        let equals = match value.oid {
-            pg_sys::TEXTOID => pg_sys::F_TEXTEQ,
-            pg_sys::DATEOID => pg_sys::F_DATE_EQ,
-            _ => return None,
-        };
-        let mut key = pg_sys::ScanKeyData::default();
-        unsafe { pg_sys::ScanKeyInit(&raw mut key, number, strategy, equals.into(), value.datum) };
-        keys.push(key);
+#[derive(Clone, Copy)]
+pub(super) enum Comparison {
+    Is,
+    IsAfter,
+    IsAtLeast,
+    IsBefore,
+}
+
+/// None where there is no such comparison of the type here. Texts are compared byte by byte.
+pub(super) unsafe fn scan_key(
+    column: i16,
+    comparison: Comparison,
+    value: &Value,
+) -> Option<pg_sys::ScanKeyData> {
+    let (strategy, procedure) = match (value.oid, comparison) {
+        (pg_sys::TEXTOID, Comparison::Is) => (pg_sys::BTEqualStrategyNumber, pg_sys::F_TEXTEQ),
+        (pg_sys::TEXTOID, Comparison::IsAfter) => {
+            (pg_sys::BTGreaterStrategyNumber, pg_sys::F_TEXT_GT)
+        }
+        (pg_sys::DATEOID, Comparison::Is) => (pg_sys::BTEqualStrategyNumber, pg_sys::F_DATE_EQ),
+        (pg_sys::XID8OID, Comparison::IsAtLeast) => {
+            (pg_sys::BTGreaterEqualStrategyNumber, pg_sys::F_XID8GE)
+        }
+        (pg_sys::TIMESTAMPTZOID, Comparison::IsAtLeast) => {
+            (pg_sys::BTGreaterEqualStrategyNumber, pg_sys::F_TIMESTAMPTZ_GE)
+        }
+        (pg_sys::TIMESTAMPTZOID, Comparison::IsBefore) => {
+            (pg_sys::BTLessStrategyNumber, pg_sys::F_TIMESTAMPTZ_LT)
+        }
+        _ => return None,
+    };
+    let strategy = u16::try_from(strategy).ok()?;
+    let mut key = pg_sys::ScanKeyData::default();
+    unsafe {
+        pg_sys::ScanKeyInit(&raw mut key, column, strategy, procedure.into(), value.datum);
     }
-    Some(keys)
+    Some(key)
 }

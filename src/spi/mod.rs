@@ -20,6 +20,7 @@ mod error_report;
 mod lock;
 mod lookup;
 mod names;
+mod range;
 mod relation;
 mod result;
 mod rights;
@@ -29,18 +30,20 @@ mod subtransaction;
 mod text;
 mod trigger;
 mod value;
+mod walk;
 
 pub use append::Appended;
 pub use background::{
     as_books_owner, listen_to_signals, log_news, oldest_transaction_start, pin_settings,
-    reload_if_asked, show_activity, warn,
+    reload_if_asked, rows_kept_since, show_activity, warn,
 };
 pub use command::concurrent_detach;
 pub use database::{Door, door_of, extension_exists, is_wanted_alone};
 pub use error_report::Answer;
 pub use lock::{Impatience, RowsCounted, TableLock, lock_for_writing};
-pub use lookup::Lookup;
-pub use names::{init, relation_exists};
+pub use lookup::{Key, Lookup};
+pub use names::{init, place_of, relation_exists};
+pub use range::{Cells, Range};
 pub use result::{Composite, RowSet, uuid};
 pub use rights::{
     as_books_role, as_calling_superuser, as_table_owner, caller_is_superuser, outer_role,
@@ -48,14 +51,15 @@ pub use rights::{
 pub use row::Row;
 pub use session::{
     LOCK_NAMESPACE, SessionLock, clock, in_own_memory, in_recovery, is_subscriber, keeps_snapshot,
-    on_fresh_snapshot, on_latest_snapshot, require_read_committed, require_writable,
-    see_what_others_committed, server_and_database, setting, statement_time, transaction_id,
-    transaction_time, with_iso_dates,
+    on_fresh_snapshot, on_latest_snapshot, own_transaction_id, require_read_committed,
+    require_writable, see_what_others_committed, server_and_database, setting, statement_time,
+    transaction_id, transaction_time, with_iso_dates,
 };
 pub use subtransaction::{Failure, in_subtransaction};
 pub use text::{Cursor, read_text};
 pub use trigger::{Event, Trigger};
 pub use value::{Json, Value};
+pub use walk::Guide;
 
 use crate::error::{BillingError, Result};
 use pgrx::pg_sys;

@@ -1,6 +1,7 @@
 //! The numbers of the books' relations by their names, remembered until PostgreSQL tells of a change of
 //! one of them.
 
+use super::session::server_and_database;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use std::cell::{Cell, RefCell};
@@ -80,6 +81,15 @@ pub(super) fn relation_oid(name: &str) -> Option<pg_sys::Oid> {
 /// Whether schema exa_billing has this relation.
 pub fn relation_exists(name: &str) -> bool {
     relation_oid(name).is_some()
+}
+
+/// A number for a table of the schema on this server. No copy of it has the same: one in another
+/// database or made from a dump is another table, and one on another server has another server's.
+pub fn place_of(table: &str) -> i64 {
+    let (server, _) = server_and_database();
+    let table = relation_oid(table).map_or(0, pg_sys::Oid::to_u32);
+    // The server's number has the time of its making in front.
+    server ^ i64::from(table)
 }
 
 fn find(name: &str) -> Option<pg_sys::Oid> {

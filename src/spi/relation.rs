@@ -1,6 +1,7 @@
 //! Tables and indexes of the books, opened for appending and looking up rows.
 
 use super::value::Value;
+use crate::time::Instant;
 use pgrx::pg_sys;
 use std::ffi::CStr;
 use std::{ptr, slice, thread};
@@ -33,6 +34,13 @@ impl Open {
         unsafe { Self::table_with(oid, pg_sys::AccessShareLock.cast_signed()) }
     }
 
+    /// # Safety
+    /// Inside a transaction.
+    pub unsafe fn index_for_reading(oid: pg_sys::Oid) -> Open {
+        let lock = pg_sys::AccessShareLock.cast_signed();
+        Open { relation: unsafe { pg_sys::index_open(oid, lock) }, is_index: true }
+    }
+
     unsafe fn table_with(oid: pg_sys::Oid, lock: pg_sys::LOCKMODE) -> Option<Open> {
         let relation = unsafe { pg_sys::try_table_open(oid, lock) };
         (!relation.is_null()).then_some(Open { relation, is_index: false })
@@ -52,6 +60,10 @@ impl Open {
     /// # Safety
     /// Of a table.
     pub unsafe fn indexes(&self) -> Vec<Open> {
+        unsafe { self.indexes_with(pg_sys::RowExclusiveLock) }
+    }
+
+    unsafe fn indexes_with(&self, lock: u32) -> Vec<Open> {
         unsafe {
             let list = pg_sys::RelationGetIndexList(self.relation);
             if list.is_null() {
@@ -60,12 +72,63 @@ impl Open {
             let length = usize::try_from((*list).length).unwrap_or_default();
             let oids = slice::from_raw_parts((*list).elements, length);
             let open = |cell: &pg_sys::ListCell| Open {
-                relation: pg_sys::index_open(cell.oid_value, LOCK),
+                relation: pg_sys::index_open(cell.oid_value, lock.cast_signed()),
                 is_index: true,
             };
             let indexes = oids.iter().map(open).collect();
             pg_sys::list_free(list);
             indexes
+        }
+    }
+
+    /// An index that begins with these columns and has all rows in which they are not null.
+    ///
+    /// # Safety
+    /// Of a table.
+    pub unsafe fn index_over(&self, columns: &[i16]) -> Option<pg_sys::Oid> {
+        let is_it = |index: &&Open| {
+            index.is_plain_index()
+                && index.begins_with(columns)
+                && index.leaves_out_only_nulls(columns)
+        };
+        unsafe { self.indexes_with(pg_sys::AccessShareLock) }.iter().find(is_it).map(Open::oid)
+    }
+
+    /// Whether it is valid for reading, and over these columns before others, texts byte by byte.
+    fn begins_with(&self, columns: &[i16]) -> bool {
+        unsafe {
+            let index = (*self.relation).rd_index;
+            let keys = usize::try_from((*index).indnkeyatts).unwrap_or_default();
+            if !(*index).indisvalid || keys < columns.len() {
+                return false;
+            }
+            let collations = slice::from_raw_parts((*self.relation).rd_indcollation, columns.len());
+            let families = slice::from_raw_parts((*self.relation).rd_opfamily, columns.len());
+            let is_plain = |(collation, family): (&pg_sys::Oid, &pg_sys::Oid)| match *collation {
+                pg_sys::InvalidOid => true,
+                pg_sys::C_COLLATION_OID => *family == pg_sys::TEXT_BTREE_FAM_OID,
+                _ => false,
+            };
+            (*index).indkey.values.as_slice(columns.len()) == columns
+                && collations.iter().zip(families).all(is_plain)
+        }
+    }
+
+    /// Whether it has all rows, or all in which one of the columns is not null.
+    fn leaves_out_only_nulls(&self, columns: &[i16]) -> bool {
+        unsafe {
+            let predicate = pg_sys::RelationGetIndexPredicate(self.relation);
+            if predicate.is_null() {
+                return true;
+            }
+            let first = (*(*predicate).elements).ptr_value.cast::<pg_sys::NullTest>();
+            if (*predicate).length != 1 || (*first).xpr.type_ != pg_sys::NodeTag::T_NullTest {
+                return false;
+            }
+            let tested = (*first).arg.cast::<pg_sys::Var>();
+            (*first).nulltesttype == pg_sys::NullTestType::IS_NOT_NULL
+                && (*tested).xpr.type_ == pg_sys::NodeTag::T_Var
+                && columns.contains(&(*tested).varattno)
         }
     }
 
@@ -76,9 +139,7 @@ impl Open {
     /// Whether it has this partition and nobody is detaching it.
     pub fn has_partition(&self, oid: pg_sys::Oid) -> bool {
         unsafe {
-            if u8::try_from((*(*self.relation).rd_rel).relkind)
-                != Ok(pg_sys::RELKIND_PARTITIONED_TABLE)
-            {
+            if u8::try_from(self.kind()) != Ok(pg_sys::RELKIND_PARTITIONED_TABLE) {
                 return false;
             }
             let partitions = pg_sys::RelationGetPartitionDesc(self.relation, true);
@@ -87,17 +148,50 @@ impl Open {
         }
     }
 
+    /// The partition that has all rows of `[from, to)`, for a table partitioned by ranges of one time. None
+    /// where there is none, or who has the rows depends on the snapshot.
+    pub fn partition_over(&self, from: Instant, to: Instant) -> Option<pg_sys::Oid> {
+        let is_partitioned = u8::try_from(self.kind()) == Ok(pg_sys::RELKIND_PARTITIONED_TABLE);
+        unsafe {
+            let partitions =
+                &*is_partitioned.then(|| pg_sys::RelationGetPartitionDesc(self.relation, true))?;
+            if partitions.nparts == 0 || partitions.detached_exist {
+                return None;
+            }
+            let bounds = &*partitions.boundinfo;
+            let count = usize::try_from(bounds.ndatums).ok()?;
+            let is_of_ranges = u32::try_from(bounds.strategy) == Ok(u32::from(b'r'));
+            if !is_of_ranges || bounds.default_index != -1 {
+                return None;
+            }
+            // Partition number n, if there is one, ends at bound number n.
+            let ends = slice::from_raw_parts(bounds.datums, count);
+            let kinds = slice::from_raw_parts(bounds.kind, count);
+            let end = |place: usize| match *kinds[place] {
+                pg_sys::PartitionRangeDatumKind::PARTITION_RANGE_DATUM_MINVALUE => i64::MIN,
+                pg_sys::PartitionRangeDatumKind::PARTITION_RANGE_DATUM_MAXVALUE => i64::MAX,
+                _ => (*ends[place]).value().cast_signed() as i64,
+            };
+            let place = (0..count).find(|place| end(*place) > from.0)?;
+            let number = usize::try_from(*bounds.indexes.add(place)).ok()?;
+            (to.0 <= end(place)).then(|| *partitions.oids.add(number))
+        }
+    }
+
+    fn kind(&self) -> std::ffi::c_char {
+        unsafe { (*(*self.relation).rd_rel).relkind }
+    }
+
     /// A table of rows, and nothing happens at an INSERT but the INSERT.
     pub fn is_plain(&self) -> bool {
         unsafe {
-            let class = (*self.relation).rd_rel;
             let triggers = (*self.relation).trigdesc;
             let fires = !triggers.is_null()
                 && ((*triggers).trig_insert_before_row
                     || (*triggers).trig_insert_after_row
                     || (*triggers).trig_insert_before_statement
                     || (*triggers).trig_insert_after_statement);
-            u8::try_from((*class).relkind) == Ok(pg_sys::RELKIND_RELATION)
+            u8::try_from(self.kind()) == Ok(pg_sys::RELKIND_RELATION)
                 && !fires
                 && (*self.relation).rd_rules.is_null()
                 && !(*(*self.relation).rd_att).constr.is_null()
@@ -128,12 +222,11 @@ impl Open {
         values.iter().zip(1..).all(|(value, number)| self.column_type(number).0 == value.oid)
     }
 
-    /// Whether texts among its first columns are compared byte by byte, as those of the books' keys are.
-    pub fn compares_bytes(&self, first_columns: usize) -> bool {
-        (1..).take(first_columns).all(|number| {
-            let collation = self.column_type(number).1;
-            collation == pg_sys::InvalidOid || collation == pg_sys::C_COLLATION_OID
-        })
+    /// Whether the column is of the type, and compared byte by byte if it is a text, as those of the
+    /// books' keys are.
+    pub fn compares_bytes(&self, column: i16, kind: pg_sys::Oid) -> bool {
+        let (found, collation) = self.column_type(column);
+        found == kind && [pg_sys::InvalidOid, pg_sys::C_COLLATION_OID].contains(&collation)
     }
 
     fn column_type(&self, number: i16) -> (pg_sys::Oid, pg_sys::Oid) {
@@ -148,6 +241,12 @@ impl Open {
             );
         }
         (kind, collation)
+    }
+
+    pub fn column_types(&self) -> Vec<pg_sys::Oid> {
+        let descriptor = self.descriptor();
+        let count = unsafe { (*descriptor).natts };
+        (1..=count).map(|number| unsafe { pg_sys::SPI_gettypeid(descriptor, number) }).collect()
     }
 
     /// How its rows are laid out.

@@ -4,6 +4,7 @@ use super::failed_code;
 use super::value::Json;
 use crate::error::{BillingError, Result};
 use crate::time::{Day, Instant};
+use crate::transaction::TransactionId;
 use pgrx::FromDatum;
 use pgrx::pg_sys;
 use pgrx::pg_sys::Datum;
@@ -75,6 +76,13 @@ column!(Instant, TIMESTAMPTZOID, i64, Instant);
 column!(Day, DATEOID, i32, Day);
 column!(pg_sys::Oid, OIDOID, pg_sys::Oid, std::convert::identity);
 column!(Vec<u8>, BYTEAOID, Vec<u8>, std::convert::identity);
+
+impl Column for TransactionId {
+    const OID: pg_sys::Oid = pg_sys::XID8OID;
+    unsafe fn read(datum: Datum) -> Result<Self> {
+        Ok(TransactionId(datum.value() as u64))
+    }
+}
 
 /// A `jsonb` value, copied, to be handed on as it is.
 impl Column for Json {

@@ -3,6 +3,7 @@
 
 use crate::error::{BillingError, Kind, Result};
 use crate::time::Instant;
+use crate::transaction::TransactionId;
 use pgrx::pg_sys;
 use std::ffi::{CStr, CString};
 
@@ -23,6 +24,12 @@ pub fn transaction_id() -> Option<u64> {
     // SAFETY: reads this backend's own state.
     let id = unsafe { pg_sys::GetTopFullTransactionIdIfAny() }.value;
     (id != 0).then_some(id)
+}
+
+/// This transaction's number, which it gets now if it has none.
+pub fn own_transaction_id() -> TransactionId {
+    // SAFETY: inside a transaction; raises where none may write.
+    TransactionId(unsafe { pg_sys::GetTopFullTransactionId() }.value)
 }
 
 /// The clock.

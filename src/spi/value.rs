@@ -1,6 +1,7 @@
 //! Rust values as PostgreSQL datums: statement arguments and result columns.
 
 use crate::time::{Day, Instant};
+use crate::transaction::TransactionId;
 use pgrx::pg_sys;
 use pgrx::pg_sys::Datum;
 use std::ffi::c_char;
@@ -49,6 +50,7 @@ sql_type!(Instant, TIMESTAMPTZOID, TIMESTAMPTZARRAYOID, 8, true, b'd', |at| Datu
 sql_type!(Day, DATEOID, DATEARRAYOID, 4, true, b'i', |day| Datum::from(day.0));
 sql_type!(Uuid, UUIDOID, UUIDARRAYOID, 16, false, b'c', |id| bytes_copied(id.as_bytes()));
 sql_type!(pgrx::pg_sys::Oid, OIDOID, OIDARRAYOID, 4, true, b'i', |oid| Datum::from(oid));
+sql_type!(TransactionId, XID8OID, XID8ARRAYOID, 8, true, b'd', |id| Datum::from(id.0));
 sql_type!(&[u8; 16], BYTEAOID, BYTEAARRAYOID, -1, false, b'i', |bytes| bytea_datum(bytes));
 
 /// A `jsonb` argument, passed on as it came in.

@@ -5,7 +5,7 @@ use crate::books;
 use crate::error::{BillingError, Result};
 use crate::money;
 use crate::owner;
-use crate::spi::{self, Answer, Lookup, Row, Statement, values};
+use crate::spi::{self, Answer, Key, Lookup, Row, Statement, values};
 use crate::time::{self, Day, Month};
 use pgrx::prelude::*;
 use uuid::Uuid;
@@ -20,6 +20,7 @@ static READ: Lookup = Lookup {
         "overage_rule",
         "used_microdollars",
     ],
+    key: &[Key::Is(1), Key::Is(2)],
     select: Statement::kept(
         "SELECT user_id, month, free_allowance_microdollars, overage_rule, used_microdollars
          FROM exa_billing.exa_monthly_allowance WHERE user_id = $1 AND month = $2",

@@ -7,7 +7,7 @@ use crate::error::{BillingError, Result};
 use crate::owner::{self, Owner};
 use crate::spi::{Answer, Composite, Row, Statement, values};
 use crate::time::{self, Day, Instant};
-use crate::{books, credits};
+use crate::{accounts, books, credits};
 use pgrx::prelude::*;
 
 static FACTS: Statement =
@@ -59,7 +59,8 @@ fn all_facts(user_id: &str, owner: &Owner, as_of: Instant) -> Result<Facts> {
         &owner.id,
         today,
         today.start(),
-        tomorrow.start()
+        tomorrow.start(),
+        accounts::place_of_queue()
     ];
     let facts = FACTS.read_row(arguments, facts)?;
     facts.ok_or_else(|| BillingError::internal("no facts for a decision"))

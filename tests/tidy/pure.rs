@@ -44,6 +44,7 @@ pub const PURE: &[&str] = &[
     "src/suggestions/policy.rs",
     "src/suggestions/spent.rs",
     "src/time.rs",
+    "src/transaction.rs",
     "src/usage/allowance.rs",
     "src/usage/batch_input.rs",
     "src/usage/decision.rs",
