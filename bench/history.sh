@@ -59,7 +59,7 @@ measure_recompute() {
 measure_series() {
     local name
     for name in series rolling; do
-        measure $name milliseconds history $name 20
+        measure $name milliseconds history $name 500 # what a session does once is soon a small part
         measure ${name}_journals milliseconds history ${name}_journals 2
     done
     same_figures

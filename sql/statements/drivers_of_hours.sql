@@ -1,5 +1,5 @@
 -- An owner's drivers over certain UTC hours, posted and unposted rows beside each other.
--- Parameters as in spend_of_hours.sql.
+-- Parameters as in spend_of_queue.sql.
 SELECT coalesce(d.spend_category, f.dimension[1]), coalesce(d.source, f.dimension[2]),
        coalesce(d.product_key, f.dimension[3]), coalesce(d.feature_key, f.dimension[4]),
        coalesce(d.model_or_plan_key, f.dimension[5]), coalesce(d.provider_key, f.dimension[6]),

@@ -1,5 +1,5 @@
 -- What the owners $1, $2 spent on each model or plan of a provider in certain UTC hours, posted and
--- unposted together. $3, $4, $5 as in spend_of_hours.sql. Sums that no bigint holds are null, so that
+-- unposted together. $3, $4, $5 as in spend_of_queue.sql. Sums that no bigint holds are null, so that
 -- one owner's overflow is not everybody's.
 SELECT o.owner_kind, o.owner_id, coalesce(d.spend_category, f.dimension[1]) AS category,
        coalesce(d.provider_key, f.dimension[6]) AS provider,

@@ -5,15 +5,15 @@ use super::history;
 use super::settings_rules::WINDOWS;
 use super::standing::{Known, at};
 use crate::error::{BillingError, Result};
-use crate::evidence::{Interval, Spend};
+use crate::evidence::{self, Interval};
 use crate::owner::Owner;
 use crate::sources::{self, Category};
 use crate::spi::{Statement, values};
 use crate::time::Instant;
 use std::collections::BTreeMap;
 
-static HOURS: Statement =
-    Statement::over_queue(include_str!("../../sql/statements/spend_of_owners.sql"));
+static QUEUE: Statement =
+    Statement::over_queue(include_str!("../../sql/statements/queue_of_owners.sql"));
 // Mostly part of one hour, so of one month: planned each time, and one partition is looked at. Each
 // owner by itself: a join over the view would read everybody's month.
 static PART_OF_HOUR: Statement = Statement::fresh_over_queue(
@@ -133,16 +133,42 @@ fn add_hours(readings: &mut [Reading], windows: &Windows) -> Result<()> {
             longest.map_or(windows.previous_rolled_from, |window| windows.rolled_from[window])
         })
         .collect();
+    for (reading, &from) in asked.iter_mut().zip(&first_hours) {
+        add_totals(reading, Interval { from, to: windows.end }, windows)?;
+    }
     let (kinds, ids) = columns(&asked);
     let [day, week, month] = windows.rolled_from;
     let arguments =
         values![kinds, ids, first_hours, day, week, month, windows.previous, windows.end];
-    HOURS.read(arguments, |row| {
+    QUEUE.read(arguments, |row| {
         let figures = &mut at(&mut asked, row)?.figures;
-        figures.totals = [row.get(2)?, row.get(3)?, row.get(4)?];
-        figures.previous_hour = row.get(5)?;
+        for (total, column) in figures.totals.iter_mut().zip(2..) {
+            *total = total.saturating_add(row.get(column)?);
+        }
+        figures.previous_hour = figures.previous_hour.saturating_add(row.get(5)?);
         Ok(())
     })?;
+    Ok(())
+}
+
+/// What is posted of them.
+fn add_totals(reading: &mut Reading, hours: Interval, windows: &Windows) -> Result<()> {
+    let mut totals = [0_i128; 3];
+    let mut previous_hour = 0_i128;
+    evidence::each_total(&reading.known.owner, hours, |hour, category, amount, _| {
+        for (total, from) in totals.iter_mut().zip(windows.rolled_from) {
+            if hour >= from {
+                *total += i128::from(amount);
+            }
+        }
+        if hour == windows.previous && category == Category::Variable {
+            previous_hour += i128::from(amount);
+        }
+        Ok(())
+    })?;
+    let largest = |sum: i128| i64::try_from(sum).unwrap_or(i64::MAX);
+    reading.figures.totals = totals.map(largest);
+    reading.figures.previous_hour = largest(previous_hour);
     Ok(())
 }
 
@@ -213,7 +239,7 @@ fn read_from_journals(reading: &mut Reading, moment: Moment) -> Result<()> {
     for (window, threshold) in reading.known.standing.thresholds().into_iter().enumerate() {
         if threshold.is_some() {
             let window_of = Interval { from: window_start(moment, window), to: moment.as_of };
-            let hourly = Spend::read(owner, window_of, moment.as_of)?.hourly()?;
+            let hourly = evidence::hourly(owner, window_of, moment.as_of)?;
             reading.figures.totals[window] =
                 hourly.amounts(window_of)?.map_or(0, |amounts| amounts.total);
         }
@@ -227,7 +253,7 @@ fn read_from_journals(reading: &mut Reading, moment: Moment) -> Result<()> {
 
 /// Variable spend by hour, of the hours that have rows, wherever they are to be read from.
 pub fn hours_from_journals(owner: &Owner, window: Interval) -> Result<BTreeMap<Instant, i64>> {
-    let hourly = Spend::read(owner, window, window.to)?.hourly()?;
+    let hourly = evidence::hourly(owner, window, window.to)?;
     let mut variable = BTreeMap::new();
     for from in window.hours() {
         let hour = Interval { from, to: from.plus_hours(1) };

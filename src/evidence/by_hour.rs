@@ -1,6 +1,6 @@
 //! `spend_by_hour`: one row per hour.
 
-use super::reading::{Spend, amount_columns};
+use super::reading::{self, amount_columns};
 use super::window::Interval;
 use crate::books;
 use crate::error::{BillingError, Result};
@@ -33,7 +33,7 @@ fn spend_by_hour(
     let owner = Owner::parse(owner_kind, owner_id)?;
     let window = hours(from_hour, to_hour)?;
     books::enter_for_reading("exa_billing.spend_by_hour()")?;
-    let hourly = Spend::read(&owner, window, window.to)?.hourly()?;
+    let hourly = reading::hourly(&owner, window, window.to)?;
     let rows: Result<RowSet> = window
         .hours()
         .map(|from| {

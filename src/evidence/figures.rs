@@ -5,7 +5,6 @@ use crate::error::{BillingError, Result};
 use crate::rollups::Coverage;
 use crate::sources::Category;
 use crate::time::Instant;
-use std::collections::BTreeMap;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Figures {
@@ -61,23 +60,31 @@ pub fn in_range(figure: &str, sum: i128) -> Result<i64> {
 /// What was spent in each hour of a window, and which of its hours are known.
 pub struct Hourly {
     coverage: Coverage,
-    /// Hours with rows.
-    hours: BTreeMap<Instant, Figures>,
+    /// Hours with rows, in order. They are mostly added in order too.
+    hours: Vec<(Instant, Figures)>,
 }
 
 impl Hourly {
     pub fn new(coverage: Coverage) -> Self {
-        Self { coverage, hours: BTreeMap::new() }
+        Self { coverage, hours: Vec::new() }
     }
 
     pub fn add(&mut self, hour_start: Instant, category: Category, amount: i64, records: i64) {
-        self.hours.entry(hour_start).or_default().add(category, amount, records);
+        let is_later = self.hours.last().is_none_or(|(last, _)| *last < hour_start);
+        let place = match is_later {
+            true => self.hours.len(),
+            false => self.hours.partition_point(|(hour, _)| *hour < hour_start),
+        };
+        if self.hours.get(place).is_none_or(|(hour, _)| *hour != hour_start) {
+            self.hours.insert(place, (hour_start, Figures::default()));
+        }
+        self.hours[place].1.add(category, amount, records);
     }
 
     /// The same without what is known of one hour, for somebody who knows better.
     pub fn without(&self, hour_start: Instant) -> Self {
         let mut hours = self.hours.clone();
-        hours.remove(&hour_start);
+        hours.retain(|(hour, _)| *hour != hour_start);
         Self { coverage: self.coverage.clone(), hours }
     }
 
@@ -107,7 +114,9 @@ impl Hourly {
     fn with_rows(&self, window: Interval) -> impl Iterator<Item = &Figures> {
         // A window may begin in the midst of its first hour.
         let first = if window.from < window.to { window.from.hour_start() } else { window.to };
-        self.hours.range(first..window.to).map(|(_, figures)| figures)
+        let place = |instant| self.hours.partition_point(|(hour, _)| *hour < instant);
+        let (start, end) = (place(first), place(window.to));
+        self.hours[start..end.max(start)].iter().map(|(_, figures)| figures)
     }
 }
 

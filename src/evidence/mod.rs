@@ -15,5 +15,5 @@ mod window;
 
 pub use document::driver_of_category as driver_document;
 pub use ranges::AllRanges;
-pub use reading::Spend;
+pub use reading::{Spend, each_total, hourly};
 pub use window::{Interval, Parts};

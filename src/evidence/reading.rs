@@ -4,15 +4,35 @@
 use super::drivers::{Driver, Drivers};
 use super::figures::{Amounts, Hourly};
 use super::window::{Interval, Parts};
+use crate::accounts;
 use crate::error::Result;
 use crate::owner::Owner;
 use crate::rollups::Coverage;
 use crate::sources::{self, Category, Charge, Dimension};
-use crate::spi::{Statement, Value};
+use crate::spi::{Range, Statement, Value, values};
 use crate::time::Instant;
 
-static HOURS: Statement =
-    Statement::over_queue(include_str!("../../sql/statements/spend_of_hours.sql"));
+static TOTALS: Range = Range {
+    table: "spend_hourly_totals",
+    is_partitioned: false,
+    columns: &[
+        "owner_kind",
+        "owner_id",
+        "hour_start",
+        "spend_category",
+        "total_microdollars",
+        "spend_record_count",
+    ],
+    key: &[1, 2],
+    time: 3,
+};
+static SELECT_TOTALS: Statement = Statement::kept(
+    "SELECT owner_kind, owner_id, hour_start, spend_category, total_microdollars, spend_record_count
+     FROM exa_billing.spend_hourly_totals
+     WHERE owner_kind = $1 AND owner_id = $2 AND hour_start >= $3 AND hour_start < $4",
+);
+static QUEUE: Statement =
+    Statement::over_queue(include_str!("../../sql/statements/spend_of_queue.sql"));
 static DRIVERS: Statement =
     Statement::over_queue(include_str!("../../sql/statements/drivers_of_hours.sql"));
 
@@ -44,13 +64,7 @@ impl<'a> Spend<'a> {
             let category = Category::parse(Some(charge.dimension.category))?;
             hourly.add(charge.hour_start, category, charge.amount, charge.records);
         }
-        if let Some(arguments) = self.rolled() {
-            HOURS.read(&arguments, |row| {
-                let category = Category::parse(Some(&row.get::<String>(2)?))?;
-                hourly.add(row.get(1)?, category, row.get(3)?, row.get(4)?);
-                Ok(())
-            })?;
-        }
+        self.parts.add_rolled(self.owner, &mut hourly)?;
         Ok(hourly)
     }
 
@@ -68,7 +82,7 @@ impl<'a> Spend<'a> {
             };
             drivers.add(driver, charge.amount, charge.records);
         }
-        if let Some(arguments) = self.rolled() {
+        if let Some(arguments) = self.parts.rolled_arguments(self.owner) {
             DRIVERS.read(&arguments, |row| {
                 let text = |column| row.get::<String>(column);
                 let parts = [text(2)?, text(3)?, text(4)?, text(5)?, text(6)?];
@@ -94,19 +108,99 @@ impl<'a> Spend<'a> {
             charges: self.charges.iter().filter(is_inside).cloned().collect(),
         }
     }
+}
+
+/// What an owner has spent in each hour of a window, charges before `until` counted; not what for, so that
+/// no statement need be planned for partial hours.
+pub fn hourly(owner: &Owner, window: Interval, until: Instant) -> Result<Hourly> {
+    let coverage = Coverage::read(Some(owner), window.from, window.to)?;
+    let counted = window.cut_to(Interval { from: window.from, to: until });
+    let parts = Parts::of(counted, &coverage);
+    let mut hourly = Hourly::new(coverage);
+    let is_any_attached = !parts.direct.is_empty() && sources::is_any_attached()?;
+    for part in &parts.direct {
+        add_entries(owner, *part, is_any_attached, &mut hourly)?;
+    }
+    parts.add_rolled(owner, &mut hourly)?;
+    Ok(hourly)
+}
+
+fn add_entries(
+    owner: &Owner,
+    part: Interval,
+    is_any_attached: bool,
+    hourly: &mut Hourly,
+) -> Result<()> {
+    let is_read = sources::each_entry(owner, (part.from, part.to), |entry| {
+        let hour = entry.created_at.hour_start();
+        hourly.add(hour, entry.category, entry.amount, entry.records);
+        Ok(())
+    })?;
+    let charges = match (is_read, is_any_attached) {
+        (true, false) => return Ok(()),
+        (true, true) => sources::attached_charges(Some(owner), part.from, part.to)?,
+        (false, _) => sources::charges(owner, part.from, part.to)?,
+    };
+    for charge in &charges {
+        let category = Category::parse(Some(charge.dimension.category))?;
+        hourly.add(charge.hour_start, category, charge.amount, charge.records);
+    }
+    Ok(())
+}
+
+impl Parts {
+    /// Adds what the rollups and the queue have of the rolled hours.
+    fn add_rolled(&self, owner: &Owner, hourly: &mut Hourly) -> Result<()> {
+        let Some([kind, id, from, to, edges]) = self.rolled_arguments(owner) else {
+            return Ok(());
+        };
+        for hours in &self.rolled {
+            each_total(owner, *hours, |hour, category, amount, records| {
+                hourly.add(hour, category, amount, records);
+                Ok(())
+            })?;
+        }
+        let begin = Value::from(accounts::read(owner)?.posted_before);
+        QUEUE.read(&[kind, id, from, to, edges, begin], |row| {
+            let category = Category::parse(Some(&row.get::<String>(2)?))?;
+            hourly.add(row.get(1)?, category, row.get(3)?, row.get(4)?);
+            Ok(())
+        })?;
+        Ok(())
+    }
 
     /// What the statements are asked: the owner, from the first rolled hour to the last, and where
     /// between these rolled hours begin and end. None without any.
-    fn rolled(&self) -> Option<[Value; 5]> {
-        let (first, last) = (self.parts.rolled.first()?, self.parts.rolled.last()?);
+    fn rolled_arguments(&self, owner: &Owner) -> Option<[Value; 5]> {
+        let (first, last) = (self.rolled.first()?, self.rolled.last()?);
         Some([
-            Value::from(self.owner.kind.as_str()),
-            Value::from(&self.owner.id),
+            Value::from(owner.kind.as_str()),
+            Value::from(&owner.id),
             Value::from(first.from),
             Value::from(last.to),
-            Value::from(self.parts.edges()),
+            Value::from(self.edges()),
         ])
     }
+}
+
+/// The posted totals of whole hours: hour, category, amount and records of each row.
+pub fn each_total(
+    owner: &Owner,
+    hours: Interval,
+    mut each: impl FnMut(Instant, Category, i64, i64) -> Result<()>,
+) -> Result<()> {
+    let (kind, id) = (owner.kind.as_str(), owner.id.as_str());
+    let is_read = TOTALS.read(&[kind, id], (hours.from, hours.to), |row| {
+        let category = Category::parse(Some(row.text(4)?))?;
+        each(row.get(3)?, category, row.get(5)?, row.get(6)?)
+    })?;
+    if !is_read {
+        SELECT_TOTALS.read(values![kind, id, hours.from, hours.to], |row| {
+            let category = Category::parse(Some(&row.get::<String>(4)?))?;
+            each(row.get(3)?, category, row.get(5)?, row.get(6)?)
+        })?;
+    }
+    Ok(())
 }
 
 /// Total, variable, scheduled and record count as four result columns; null where nothing is known.

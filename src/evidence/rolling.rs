@@ -1,6 +1,6 @@
 //! `rolling_spend`: one sum over a window that ends at an instant.
 
-use super::reading::{Spend, amount_columns};
+use super::reading::{self, amount_columns};
 use super::window::Interval;
 use crate::books;
 use crate::owner::Owner;
@@ -20,7 +20,7 @@ fn rolling_spend(
     let as_of = time::as_of(as_of)?;
     let window = Interval { from: time::start_of_span(span, as_of)?, to: as_of };
     books::enter_for_reading("exa_billing.rolling_spend()")?;
-    let hourly = Spend::read(&owner, window, as_of)?.hourly()?;
+    let hourly = reading::hourly(&owner, window, as_of)?;
     let [total, variable, scheduled, records] = amount_columns(hourly.amounts(window)?);
     let is_complete = Value::from(hourly.is_complete(window));
     Ok(Composite::new(&[total, variable, scheduled, records, is_complete]))

@@ -2,7 +2,7 @@
 
 use super::figures::{Amounts, Hourly};
 use super::range::Range;
-use super::reading::{Spend, amount_columns};
+use super::reading::{self, amount_columns};
 use super::window::Interval;
 use crate::books;
 use crate::error::Result;
@@ -55,6 +55,6 @@ fn spend_series(
     let as_of = time::as_of(as_of)?;
     let window = range.window(as_of)?;
     books::enter_for_reading("exa_billing.spend_series()")?;
-    let hourly = Spend::read(&owner, window, as_of)?.hourly()?;
+    let hourly = reading::hourly(&owner, window, as_of)?;
     Ok(points(range, window, &hourly)?.iter().map(row).collect())
 }

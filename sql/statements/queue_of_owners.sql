@@ -1,5 +1,5 @@
--- The spend of many owners in whole UTC hours, posted and unposted rows in one statement. A sum
--- that no bigint can hold comes back as the largest one.
+-- What waits in the queue of the spend of many owners in whole UTC hours. A sum that no bigint can hold comes
+-- back as the largest one.
 -- $1 owner kinds, $2 owner ids, $3 the first hour each of them is asked for, $4, $5 and $6 the first
 -- whole hours of the three windows, $7 the hour just completed, $8 the end of all of them.
 SELECT (o.place - 1)::int,
@@ -10,13 +10,8 @@ SELECT (o.place - 1)::int,
            WHERE f.hour_start = $7 AND f.spend_category = 'variable'), 0), 9223372036854775807)::bigint
 FROM unnest($1, $2, $3) WITH ORDINALITY AS o(owner_kind, owner_id, from_hour, place)
 CROSS JOIN LATERAL (
-    SELECT t.hour_start, t.spend_category, t.total_microdollars AS amount
-    FROM exa_billing.spend_hourly_totals AS t
-    WHERE t.owner_kind = o.owner_kind AND t.owner_id = o.owner_id
-      AND t.hour_start >= o.from_hour AND t.hour_start < $8
-    UNION ALL
-    SELECT date_bin('1 hour', q.created_at, '2000-01-01 00:00:00+00'),
-           coalesce(d.spend_category, q.dimension[1]), q.amount_microdollars
+    SELECT date_bin('1 hour', q.created_at, '2000-01-01 00:00:00+00') AS hour_start,
+           coalesce(d.spend_category, q.dimension[1]) AS spend_category, q.amount_microdollars AS amount
     FROM exa_billing.unposted_spend AS q
     LEFT JOIN exa_billing.spend_dimensions AS d USING (dimension_id)
     WHERE q.owner_kind = o.owner_kind AND q.owner_id = o.owner_id
