@@ -23,6 +23,7 @@ WITH violations AS (
     JOIN exa_billing.accounts AS a ON a.owner_kind = q.owner_kind AND a.owner_id = q.owner_id
     WHERE a.posted_where = $3 AND q.transaction_id < a.posted_before
       AND ($1 IS NULL OR (q.owner_kind = $1 AND q.owner_id = ANY ($2)))
+      AND ($1 IS NULL OR (a.owner_kind = $1 AND a.owner_id = ANY ($2)))
     GROUP BY q.owner_kind, q.owner_id, a.posted_before
 
     UNION ALL

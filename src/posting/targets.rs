@@ -11,10 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 static ACCOUNTS: Statement = Statement::over_queue(
     "UPDATE exa_billing.accounts AS a
      SET microdollars_used = a.microdollars_used + s.amount,
-         posted_before = s.posted_before, posted_where = $5
-     FROM unnest($1, $2, $3, $4) AS s(owner_kind, owner_id, amount, posted_before)
+         posted_before = s.posted_before, posted_where = $6
+     FROM unnest($1, $2, $3, $4, $5) AS s(owner_kind, owner_id, amount, has_spent, posted_before)
      WHERE a.owner_kind = s.owner_kind AND a.owner_id = s.owner_id
-     RETURNING a.minimum_balance_microdollars IS NOT NULL",
+     RETURNING s.has_spent AND a.minimum_balance_microdollars IS NOT NULL",
 );
 static EVALUATIONS: Statement =
     Statement::over_queue(include_str!("../../sql/statements/queue_evaluations.sql"));
@@ -139,15 +139,17 @@ impl Target {
     }
 }
 
-/// Adds to the posted balances, and notes from where on rows are not posted; whether one of the owners has
-/// set a minimum balance.
+/// Adds to the posted balances, and notes from where on rows are not posted; whether one of those who
+/// have spent has set a minimum balance.
 pub fn add_to_accounts(figures: &Figures) -> Result<bool> {
     let (kinds, ids) = columns(figures.posted_before.keys());
-    let spent = |owner| figures.accounts.get(owner).copied().unwrap_or_default();
-    let amounts: Vec<i64> =
-        figures.posted_before.keys().map(|owner| spent(owner).amount_microdollars).collect();
+    let spent = figures.posted_before.keys().map(|owner| figures.accounts.get(owner));
+    let (amounts, have_spent): (Vec<i64>, Vec<bool>) = spent
+        .map(|spent| (spent.map_or(0, |spent| spent.amount_microdollars), spent.is_some()))
+        .unzip();
     let posted_before: Vec<TransactionId> = figures.posted_before.values().copied().collect();
-    let arguments = values![kinds, ids, amounts, posted_before, accounts::place_of_queue()];
+    let place = accounts::place_of_queue();
+    let arguments = values![kinds, ids, amounts, have_spent, posted_before, place];
     let have_minimum = ACCOUNTS.write(arguments, |row| row.get::<bool>(1))?;
     if have_minimum.len() != figures.posted_before.len() {
         return Err(BillingError::internal("an account vanished while it was locked"));
