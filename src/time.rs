@@ -38,8 +38,7 @@ impl Instant {
         // of the next minute. Rounded before that, its very end would fall back to its beginning.
         let microseconds = (i64::from(utc.timestamp_subsec_nanos()) + 500) / 1_000;
         let seconds = utc.timestamp() * MICROSECONDS_PER_SECOND;
-        let epoch = UNIX_TO_POSTGRES_EPOCH_DAYS * MICROSECONDS_PER_DAY;
-        Some(Instant(seconds + microseconds - epoch))
+        Some(Self::from_unix_microseconds(seconds + microseconds))
     }
 
     /// The microseconds from an earlier instant to this one; none when it is not earlier.
@@ -71,6 +70,11 @@ impl Instant {
         Instant(self.0 - self.0.rem_euclid(MICROSECONDS_PER_DAY))
     }
 
+    /// The first start of a UTC day that is not before this.
+    pub fn day_ceiling(self) -> Self {
+        self.plus_microseconds(MICROSECONDS_PER_DAY - 1).day_start()
+    }
+
     /// As documents write it: `2026-11-22T10:30:00Z`.
     pub fn iso8601(self) -> String {
         match self.utc() {
@@ -80,9 +84,8 @@ impl Instant {
     }
 
     pub fn day(self) -> Result<Day> {
-        i32::try_from(self.0.div_euclid(MICROSECONDS_PER_DAY))
-            .map(Day)
-            .map_err(|_| beyond_calendar())
+        let day = self.0.div_euclid(MICROSECONDS_PER_DAY);
+        i32::try_from(day).map(Day).map_err(|_| beyond_calendar())
     }
 
     pub fn month(self) -> Result<Month> {

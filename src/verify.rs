@@ -17,6 +17,8 @@ static MONTH: Statement = Statement::fresh(include_str!("../sql/verify/month.sql
 static MONTHS_OF_FIGURES: Statement = Statement::fresh(
     "SELECT DISTINCT date_trunc('month', hour_start AT TIME ZONE 'UTC')::date FROM exa_billing.spend_hourly_totals
      WHERE $1 IS NULL OR (owner_kind = $1 AND owner_id = ANY ($2))
+     UNION SELECT DISTINCT date_trunc('month', day_start AT TIME ZONE 'UTC')::date FROM exa_billing.spend_daily_totals
+     WHERE $1 IS NULL OR (owner_kind = $1 AND owner_id = ANY ($2))
      UNION SELECT DISTINCT month FROM exa_billing.exa_monthly_usage
      WHERE $1 IS NULL OR CASE $1 WHEN 'user' THEN user_id = ANY ($2) ELSE organization_id = ANY ($2) END
      UNION SELECT DISTINCT month FROM exa_billing.exa_monthly_allowance

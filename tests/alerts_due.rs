@@ -258,15 +258,19 @@ fn a_sum_that_no_number_holds_fails_for_its_owner_alone() {
         spend(&mut c, id, 5 * USD, "scheduled", "clock_timestamp() - interval '3 hours'");
     }
     post_and_make_due(&mut c);
-    let spoil = "update spend_hourly_totals set total_microdollars = 9000000000000000000 where owner_id = 'b'";
-    run_sql(&mut c, spoil);
+    run_sql(&mut c, "create table public.right_days as table spend_daily_totals");
+    for table in ["spend_hourly_totals", "spend_daily_totals"] {
+        let spoil = "set total_microdollars = 9223372036854775807 where owner_id = 'b'";
+        run_sql(&mut c, &format!("update {table} {spoil}"));
+    }
     assert_eq!(summary(&mut c, DUE), (2, 2, 0, 1, 0, true));
     assert_eq!(queue(&mut c), ["b 1 f"]);
     let error: String = one(&mut c, "select last_error from evaluation_queue", &[]);
     assert!(error.contains("out of range"), "{error}");
     run_sql(
         &mut c,
-        "update spend_hourly_totals set total_microdollars = 5000000 where owner_id = 'b'",
+        "update spend_hourly_totals set total_microdollars = 5000000 where owner_id = 'b';
+         delete from spend_daily_totals; insert into spend_daily_totals table public.right_days",
     );
     make_due(&mut c);
     assert_eq!(summary(&mut c, DUE), (1, 1, 0, 0, 0, true));

@@ -29,6 +29,11 @@ const OWNERS: &str = "
         (owner_kind, owner_id, hour_start, spend_category, total_microdollars, spend_record_count)
     select 'user', 'u' || n, date_trunc('hour', now(), 'UTC') - h * interval '1 hour', 'variable', 1000000, 3
     from generate_series(0, 199) as h, generate_series(1, 300) as n where h < 5 or n % 10 > 0;
+    insert into spend_daily_totals
+        (owner_kind, owner_id, day_start, spend_category, total_microdollars, spend_record_count)
+    select owner_kind, owner_id, date_trunc('day', hour_start, 'UTC'), spend_category, sum(total_microdollars),
+           sum(spend_record_count)
+    from spend_hourly_totals group by 1, 2, 3, 4;
     insert into spend_log
         (spend_id, owner_kind, owner_id, spend_category, source, product_key, feature_key, model_or_plan_key,
          provider_key, amount_microdollars, spend_record_count, created_at, recorded_at)
@@ -62,7 +67,7 @@ fn whole_reads(c: &mut Client) -> Vec<String> {
     column(
         c,
         "select relname || ' ' || seq_scan from pg_stat_user_tables
-         where schemaname = 'exa_billing' and (relname in ('spend_hourly_totals', 'spend_hourly_drivers',
+         where schemaname = 'exa_billing' and (relname in ('spend_hourly_totals', 'spend_daily_totals', 'spend_hourly_drivers',
              'unposted_spend', 'evaluation_queue') or relname similar to '(exa_usage|spend)_log_%') order by 1",
     )
 }

@@ -93,11 +93,15 @@ fn post(c: &mut Client, dice: &mut Dice) {
     let count = [10, 40, 100_000][usize::try_from(dice.up_to(3)).unwrap()];
     run_sql(c, &format!("select post_spend({count})"));
     let degraded: Vec<String> = (0..DEGRADED).map(|owner| format!("'{}'", id(owner))).collect();
-    for table in ["spend_hourly_totals", "spend_hourly_drivers"] {
+    for (table, start) in [
+        ("spend_hourly_totals", "hour_start"),
+        ("spend_daily_totals", "day_start"),
+        ("spend_hourly_drivers", "hour_start"),
+    ] {
         run_sql(
             c,
             &format!(
-                "delete from {table} where hour_start < at('{KNOWN_FROM_HOUR} hours') or owner_id in ({})",
+                "delete from {table} where {start} < at('{KNOWN_FROM_HOUR} hours') or owner_id in ({})",
                 degraded.join(", ")
             ),
         );

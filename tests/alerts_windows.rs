@@ -208,7 +208,8 @@ fn hours_that_are_not_trusted_are_read_from_the_journals() {
     run_sql(
         &mut c,
         "delete from spend_hourly_totals where owner_id = 'u-wrong' and hour_start < at('190 hours');
-         update spend_hourly_totals set total_microdollars = 1 where owner_id = 'u-wrong'",
+         update spend_hourly_totals set total_microdollars = 1 where owner_id = 'u-wrong';
+         update spend_daily_totals set total_microdollars = 1 where owner_id = 'u-wrong'",
     );
     for id in ids {
         assert_eq!(evaluate(&mut c, id, AS_OF), (4, 0), "{id}");

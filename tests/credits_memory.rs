@@ -26,6 +26,11 @@ const MILLION: &str = "
     on conflict (owner_kind, owner_id, hour_start, spend_category) do update
     set total_microdollars = t.total_microdollars + excluded.total_microdollars,
         spend_record_count = t.spend_record_count + excluded.spend_record_count;
+    insert into spend_daily_totals
+    select 'user', 'u', date_trunc('day', at, 'UTC'), 'variable', sum(amount), count(*) from charges group by 3
+    on conflict (owner_kind, owner_id, day_start, spend_category) do update
+    set total_microdollars = spend_daily_totals.total_microdollars + excluded.total_microdollars,
+        spend_record_count = spend_daily_totals.spend_record_count + excluded.spend_record_count;
     insert into spend_hourly_drivers
     select 'user', 'u', date_trunc('hour', at, 'UTC'), '00000000-0000-4000-8000-000000000001', 'u', sum(amount), count(*)
     from charges group by 3;

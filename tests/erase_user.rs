@@ -130,6 +130,7 @@ fn ids_stay_only_where_the_books_need_them() {
             "idempotency_keys.idempotency_key",
             "idempotency_keys.key_space",
             "organization_member_usage.user_id",
+            "spend_daily_totals.owner_id",
             "spend_degraded_intervals.owner_id",
             "spend_hourly_drivers.actor_user_id",
             "spend_hourly_drivers.owner_id",

@@ -201,14 +201,15 @@ fn proving_one_owner_reads_no_others_rows() {
         "SELECT exa_billing.grant_credit('user', 'm' || n % 400, 5, now() + interval '1 day')
          FROM generate_series(1, 4000) AS n;
          ANALYZE exa_billing.accounts, exa_billing.credit_transactions, exa_billing.unposted_spend,
-                 exa_billing.spend_hourly_totals, exa_billing.spend_hourly_drivers",
+                 exa_billing.spend_hourly_totals, exa_billing.spend_daily_totals,
+                 exa_billing.spend_hourly_drivers",
     );
     let read = |client: &mut Client| -> i64 {
         run_sql(client, "SELECT pg_stat_force_next_flush()");
         let sql = "SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint
                    FROM pg_stat_user_tables
                    WHERE relname IN ('accounts', 'credit_transactions', 'unposted_spend',
-                                     'spend_hourly_totals', 'spend_hourly_drivers')";
+                                     'spend_hourly_totals', 'spend_daily_totals', 'spend_hourly_drivers')";
         one(client, sql, &[])
     };
     let before = read(&mut client);

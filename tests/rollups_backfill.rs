@@ -99,6 +99,7 @@ fn everybodys_rollups_come_back_out_of_the_journals() {
     let (right, days) = (posted(&mut c), owner_days(&mut c, "true"));
     for damage in [
         "truncate spend_hourly_totals, spend_hourly_drivers, organization_member_usage",
+        "truncate spend_daily_totals",
         WITHOUT_DIMENSIONS,
     ] {
         run_sql(&mut c, damage);

@@ -23,7 +23,7 @@ enum Whose {
 }
 
 /// Everything an end user may read; the condition that a superuser selects the same rows with.
-const READABLE: [(&str, Whose); 25] = [
+const READABLE: [(&str, Whose); 26] = [
     ("account_balances", Whose::Owner),
     ("accounts", Whose::Owner),
     ("cost_insight_events", Whose::Owner),
@@ -39,6 +39,7 @@ const READABLE: [(&str, Whose); 25] = [
     ("spend_alert_episodes", Whose::Owner),
     ("spend_alert_settings", Whose::Owner),
     ("spend_alert_states", Whose::Owner),
+    ("spend_daily_totals", Whose::Owner),
     ("spend_degraded_intervals", Whose::Everybodys),
     ("spend_dimensions", Whose::Dimension),
     ("spend_drivers_hourly", Whose::Owner),

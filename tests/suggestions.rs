@@ -191,6 +191,7 @@ fn hours_that_are_not_trusted_are_read_from_the_journals() {
     run_sql(
         &mut c,
         "delete from spend_hourly_totals where hour_start = at('-2 days');
+         delete from spend_daily_totals where day_start <= at('-2 days') and day_start > at('-3 days');
          delete from spend_hourly_drivers where hour_start = at('-2 days')",
     );
     let evaluate_all = |c: &mut Client, as_of: &str| {

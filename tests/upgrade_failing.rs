@@ -127,6 +127,7 @@ fn a_migration_that_moves_a_figure_is_undone() {
             "unposted rows: 23 before, 22 after",
         ),
         (move_one("spend_hourly_totals", "total_microdollars"), "a violation that was not there: I3 "),
+        (move_one("spend_daily_totals", "total_microdollars"), "hash of the days: "),
         (move_one("spend_hourly_drivers", "total_microdollars"), "spend of the drivers: "),
         (move_one("exa_monthly_usage", "request_count"), "requests of the months: "),
         (move_one("exa_monthly_allowance", "used_microdollars"), "free allowances used: "),

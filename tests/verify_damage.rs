@@ -197,6 +197,12 @@ fn i5_hours_drivers_and_days() {
     books.finds(&totals("spend_record_count = spend_record_count + 1"), &o);
     books.finds(&totals("hour_start = hour_start - interval '5 hours'"), &o);
     books.finds(&totals("spend_category = 'scheduled'"), &o);
+    let daily = |set: &str| totals(set).replace("spend_hourly_totals", "spend_daily_totals");
+    books.finds(&daily("total_microdollars = total_microdollars + 1"), &o);
+    books.finds(&daily("spend_record_count = spend_record_count - 1"), &o);
+    books.finds(&daily("day_start = day_start - interval '1 day'"), &o);
+    books.finds(&daily("spend_category = 'scheduled'"), &o);
+    books.finds("DELETE FROM exa_billing.spend_daily_totals WHERE owner_id = 'o'", &o);
     books.finds(&drivers("total_microdollars = total_microdollars + 1"), &o);
     books.finds(&drivers("spend_record_count = spend_record_count - 1"), &o);
     books.finds(&drivers("actor_user_id = 'w'"), &o);
@@ -394,6 +400,11 @@ fn figures_of_months_without_a_partition() {
              UPDATE exa_billing.accounts SET microdollars_used = microdollars_used + 7
              WHERE owner_kind = 'user' AND owner_id = 'u'"
         ),
+        &["I5 user u"],
+    );
+    let day = "timestamptz '2001-02-03 00:00+00'";
+    books.finds(
+        &format!("INSERT INTO exa_billing.spend_daily_totals VALUES ('user', 'u', {day}, 'variable', 7, 1)"),
         &["I5 user u"],
     );
     books.finds(

@@ -32,6 +32,13 @@ LANGUAGE sql AS $$
     SET total_microdollars = t.total_microdollars + excluded.total_microdollars,
         spend_record_count = t.spend_record_count + excluded.spend_record_count;
 
+    INSERT INTO exa_billing.spend_daily_totals AS t
+    SELECT 'user', user_id, date_trunc('day', created_at, 'UTC'), 'variable', sum(cost), count(*)
+    FROM bench.charges(prefix, users, each, hours, span) GROUP BY 2, 3
+    ON CONFLICT (owner_kind, owner_id, day_start, spend_category) DO UPDATE
+    SET total_microdollars = t.total_microdollars + excluded.total_microdollars,
+        spend_record_count = t.spend_record_count + excluded.spend_record_count;
+
     INSERT INTO exa_billing.exa_monthly_allowance
     SELECT DISTINCT user_id, date_trunc('month', created_at AT TIME ZONE 'UTC')::date, 0, 'whole', 0
     FROM bench.charges(prefix, users, each, hours, span)

@@ -111,6 +111,18 @@ CREATE TABLE exa_billing.spend_hourly_totals (
 COMMENT ON TABLE exa_billing.spend_hourly_totals IS
     'Posted spend per owner, UTC hour and category, in microdollars. The exact totals are in the view spend_hourly.';
 
+CREATE TABLE exa_billing.spend_daily_totals (
+    owner_kind text COLLATE "C" NOT NULL,
+    owner_id text COLLATE "C" NOT NULL,
+    day_start timestamptz NOT NULL,
+    spend_category text COLLATE "C" NOT NULL,
+    total_microdollars bigint NOT NULL,
+    spend_record_count bigint NOT NULL,
+    CONSTRAINT spend_daily_totals_pkey PRIMARY KEY (owner_kind, owner_id, day_start, spend_category)
+) WITH (fillfactor = 70);
+COMMENT ON TABLE exa_billing.spend_daily_totals IS
+    'Posted spend per owner, UTC day and category, in microdollars: the sums of spend_hourly_totals, so that evaluating thirty days of many owners reads thirty rows of each instead of seven hundred.';
+
 CREATE TABLE exa_billing.spend_hourly_drivers (
     owner_kind text COLLATE "C" NOT NULL,
     owner_id text COLLATE "C" NOT NULL,

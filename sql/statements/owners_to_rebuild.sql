@@ -57,6 +57,20 @@ WITH spent AS (
     HAVING sum(amount) <> 0 OR sum(records) <> 0
 
     UNION
+    SELECT owner_kind, owner_id
+    FROM (
+        SELECT owner_kind, owner_id, date_trunc('day', hour_start, 'UTC') AS day_start, spend_category,
+               amount, records
+        FROM of_days
+        UNION ALL
+        SELECT owner_kind, owner_id, day_start, spend_category, -(total_microdollars::numeric),
+               -(spend_record_count::numeric)
+        FROM exa_billing.spend_daily_totals WHERE day_start >= $3 AND day_start < $4
+    ) AS totals
+    GROUP BY owner_kind, owner_id, day_start, spend_category
+    HAVING sum(amount) <> 0 OR sum(records) <> 0
+
+    UNION
     SELECT 'organization', organization_id
     FROM (
         SELECT owner_id AS organization_id, actor_user_id AS user_id,

@@ -1,12 +1,12 @@
 -- Whose spend is looked at for suggestions, of the owners $1, $2: those who want any. $3 and $4 are the
--- UTC hours that the window touches. Whole hours hold at least what the window does, so an owner who
+-- UTC days that the window touches. Whole days hold at least what the window does, so an owner who
 -- spent less than $5 in them needs no closer look ($6: unless the rollups are not to be trusted with
 -- all of them). The last columns: hours of this owner alone are not trusted; a suggestion is open.
 SELECT o.owner_kind, o.owner_id,
        $6 OR (
-           SELECT coalesce(sum(t.total_microdollars), 0) FROM exa_billing.spend_hourly_totals AS t
+           SELECT coalesce(sum(t.total_microdollars), 0) FROM exa_billing.spend_daily_totals AS t
            WHERE t.owner_kind = o.owner_kind AND t.owner_id = o.owner_id
-             AND t.hour_start >= $3 AND t.hour_start < $4
+             AND t.day_start >= $3 AND t.day_start < $4
        ) + (
            SELECT coalesce(sum(q.amount_microdollars), 0) FROM exa_billing.unposted_spend AS q
            WHERE q.owner_kind = o.owner_kind AND q.owner_id = o.owner_id

@@ -69,6 +69,11 @@ FROM (
 CROSS JOIN LATERAL (VALUES ('spend of the hours', t.amount), ('charges of the hours', t.records),
     ('hash of the hours', t.hash)) AS f(figure, value)
 UNION ALL
+SELECT 'hash of the days',
+       sum(hash_record_extended(ROW(owner_kind, owner_id, day_start, spend_category, total_microdollars,
+                                    spend_record_count), 0))::text
+FROM exa_billing.spend_daily_totals
+UNION ALL
 SELECT f.figure, f.value::text
 FROM (
     SELECT sum(total_microdollars) AS amount, sum(spend_record_count) AS records,

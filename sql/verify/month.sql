@@ -90,6 +90,33 @@ WITH exa AS MATERIALIZED (
     WHERE coalesce(journal.amount, 0) <> coalesce(rolled.amount, 0)
        OR coalesce(journal.records, 0) <> coalesce(rolled.records, 0)
 
+    UNION ALL -- each day's total against the journals
+    SELECT 'I5', owner_kind, owner_id, journal.amount, rolled.amount,
+           format('daily total of %s, %s, %s records in the journals, %s counted',
+                  (day_start AT TIME ZONE 'UTC')::date, spend_category, coalesce(journal.records, 0),
+                  coalesce(rolled.records, 0))
+    FROM (
+        SELECT owner_kind, owner_id, date_trunc('day', hour_start, 'UTC') AS day_start, spend_category,
+               sum(amount) AS amount, sum(records) AS records
+        FROM spent GROUP BY 1, 2, 3, 4
+    ) AS journal
+    FULL JOIN (
+        SELECT owner_kind, owner_id, day_start, spend_category, sum(amount) AS amount, sum(records) AS records
+        FROM (
+            SELECT owner_kind, owner_id, day_start, spend_category, total_microdollars::numeric AS amount,
+                   spend_record_count::numeric AS records
+            FROM exa_billing.spend_daily_totals WHERE day_start >= $3 AND day_start < $4
+            UNION ALL
+            SELECT owner_kind, owner_id, date_trunc('day', hour_start, 'UTC'), spend_category,
+                   amount_microdollars, spend_record_count
+            FROM waiting WHERE amount_microdollars <> 0 OR spend_record_count <> 0
+        ) AS r
+        WHERE $1 IS NULL OR (owner_kind = $1 AND owner_id = ANY ($2))
+        GROUP BY 1, 2, 3, 4
+    ) AS rolled USING (owner_kind, owner_id, day_start, spend_category)
+    WHERE coalesce(journal.amount, 0) <> coalesce(rolled.amount, 0)
+       OR coalesce(journal.records, 0) <> coalesce(rolled.records, 0)
+
     UNION ALL -- each driver against the journals
     SELECT 'I5', owner_kind, owner_id, journal.amount, rolled.amount,
            format('driver of %s: %s', hour_start AT TIME ZONE 'UTC', driver)

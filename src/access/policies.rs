@@ -54,7 +54,7 @@ const OF_USAGE: &str = concat!(
 const OF_ORGANIZATION: &str = concat!("organization_id = ANY (", managed!(), ")");
 
 /// The tables of which end users see something, and what. Of all others they see nothing.
-pub const OWN: [(&str, &str); 19] = [
+pub const OWN: [(&str, &str); 20] = [
     ("accounts", OF_OWNER),
     ("cost_insight_events", OF_OWNER),
     ("cost_suggestions", OF_OWNER),
@@ -71,6 +71,7 @@ pub const OWN: [(&str, &str); 19] = [
     ("spend_alert_episodes", OF_OWNER),
     ("spend_alert_settings", OF_OWNER),
     ("spend_alert_states", OF_OWNER),
+    ("spend_daily_totals", OF_OWNER),
     (
         "spend_degraded_intervals",
         concat!("(", of_owner!(), " OR owner_kind IS NULL AND ", somebody!(), ")"),

@@ -133,9 +133,7 @@ fn add_hours(readings: &mut [Reading], windows: &Windows) -> Result<()> {
             longest.map_or(windows.previous_rolled_from, |window| windows.rolled_from[window])
         })
         .collect();
-    for (reading, &from) in asked.iter_mut().zip(&first_hours) {
-        add_totals(reading, Interval { from, to: windows.end }, windows)?;
-    }
+    add_totals(&mut asked, &first_hours, windows)?;
     let (kinds, ids) = columns(&asked);
     let [day, week, month] = windows.rolled_from;
     let arguments =
@@ -151,24 +149,37 @@ fn add_hours(readings: &mut [Reading], windows: &Windows) -> Result<()> {
     Ok(())
 }
 
-/// What is posted of them.
-fn add_totals(reading: &mut Reading, hours: Interval, windows: &Windows) -> Result<()> {
-    let mut totals = [0_i128; 3];
-    let mut previous_hour = 0_i128;
-    evidence::each_total(&reading.known.owner, hours, |hour, category, amount, _| {
+/// What is posted of them, from the first hour that is asked for of each.
+fn add_totals(
+    readings: &mut [&mut Reading],
+    first_hours: &[Instant],
+    windows: &Windows,
+) -> Result<()> {
+    let mut sums = vec![([0_i128; 3], 0_i128); readings.len()];
+    let asked: Vec<(&Owner, Interval)> = readings
+        .iter()
+        .zip(first_hours)
+        .map(|(reading, &from)| (&reading.known.owner, Interval { from, to: windows.end }))
+        .collect();
+    let [day, week, month] = windows.rolled_from;
+    let cuts = [day, week, month, windows.previous];
+    evidence::each_total(&asked, &cuts, |place, start, category, amount| {
+        let (totals, previous_hour) = &mut sums[place];
         for (total, from) in totals.iter_mut().zip(windows.rolled_from) {
-            if hour >= from {
+            if start >= from {
                 *total += i128::from(amount);
             }
         }
-        if hour == windows.previous && category == Category::Variable {
-            previous_hour += i128::from(amount);
+        if start == windows.previous && category == Category::Variable {
+            *previous_hour += i128::from(amount);
         }
         Ok(())
     })?;
     let largest = |sum: i128| i64::try_from(sum).unwrap_or(i64::MAX);
-    reading.figures.totals = totals.map(largest);
-    reading.figures.previous_hour = largest(previous_hour);
+    for (reading, (totals, previous_hour)) in readings.iter_mut().zip(sums) {
+        reading.figures.totals = totals.map(largest);
+        reading.figures.previous_hour = largest(previous_hour);
+    }
     Ok(())
 }
 

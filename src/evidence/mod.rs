@@ -11,9 +11,11 @@ mod reading;
 mod rolling;
 mod series;
 mod top_drivers;
+mod totals;
 mod window;
 
 pub use document::driver_of_category as driver_document;
 pub use ranges::AllRanges;
-pub use reading::{Spend, each_total, hourly};
+pub use reading::{Spend, hourly};
+pub use totals::each_total;
 pub use window::{Interval, Parts};

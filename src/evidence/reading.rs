@@ -3,34 +3,16 @@
 
 use super::drivers::{Driver, Drivers};
 use super::figures::{Amounts, Hourly};
+use super::totals;
 use super::window::{Interval, Parts};
 use crate::accounts;
 use crate::error::Result;
 use crate::owner::Owner;
 use crate::rollups::Coverage;
 use crate::sources::{self, Category, Charge, Dimension};
-use crate::spi::{Range, Statement, Value, values};
+use crate::spi::{Statement, Value};
 use crate::time::Instant;
 
-static TOTALS: Range = Range {
-    table: "spend_hourly_totals",
-    is_partitioned: false,
-    columns: &[
-        "owner_kind",
-        "owner_id",
-        "hour_start",
-        "spend_category",
-        "total_microdollars",
-        "spend_record_count",
-    ],
-    key: &[1, 2],
-    time: 3,
-};
-static SELECT_TOTALS: Statement = Statement::kept(
-    "SELECT owner_kind, owner_id, hour_start, spend_category, total_microdollars, spend_record_count
-     FROM exa_billing.spend_hourly_totals
-     WHERE owner_kind = $1 AND owner_id = $2 AND hour_start >= $3 AND hour_start < $4",
-);
 static QUEUE: Statement =
     Statement::over_queue(include_str!("../../sql/statements/spend_of_queue.sql"));
 static DRIVERS: Statement =
@@ -155,7 +137,7 @@ impl Parts {
             return Ok(());
         };
         for hours in &self.rolled {
-            each_total(owner, *hours, |hour, category, amount, records| {
+            totals::HOURS.each(owner, *hours, |hour, category, amount, records| {
                 hourly.add(hour, category, amount, records);
                 Ok(())
             })?;
@@ -181,26 +163,6 @@ impl Parts {
             Value::from(self.edges()),
         ])
     }
-}
-
-/// The posted totals of whole hours: hour, category, amount and records of each row.
-pub fn each_total(
-    owner: &Owner,
-    hours: Interval,
-    mut each: impl FnMut(Instant, Category, i64, i64) -> Result<()>,
-) -> Result<()> {
-    let (kind, id) = (owner.kind.as_str(), owner.id.as_str());
-    let is_read = TOTALS.read(&[kind, id], (hours.from, hours.to), |row| {
-        let category = Category::parse(Some(row.text(4)?))?;
-        each(row.get(3)?, category, row.get(5)?, row.get(6)?)
-    })?;
-    if !is_read {
-        SELECT_TOTALS.read(values![kind, id, hours.from, hours.to], |row| {
-            let category = Category::parse(Some(&row.get::<String>(4)?))?;
-            each(row.get(3)?, category, row.get(5)?, row.get(6)?)
-        })?;
-    }
-    Ok(())
 }
 
 /// Total, variable, scheduled and record count as four result columns; null where nothing is known.

@@ -42,6 +42,8 @@ pub struct Figures {
     /// By organization, member and day: variable spend only.
     pub member_days: BTreeMap<(String, String, Day), i64>,
     pub totals: BTreeMap<(Owner, Instant, &'static str), Spend>,
+    /// The same by the beginnings of days.
+    pub days: BTreeMap<(Owner, Instant, &'static str), Spend>,
     pub drivers: BTreeMap<(Owner, Instant, Uuid, String), Spend>,
 }
 
@@ -101,7 +103,9 @@ impl Figures {
         let account = self.accounts.entry(owner.clone()).or_default();
         add(&mut account.amount_microdollars, entry.amount_microdollars)?;
         account.may_be_own |= entry.may_be_own;
-        self.totals.entry((owner.clone(), hour, category.as_str())).or_default().add(entry)?;
+        for (sums, start) in [(&mut self.totals, hour), (&mut self.days, hour.day_start())] {
+            sums.entry((owner.clone(), start, category.as_str())).or_default().add(entry)?;
+        }
         let driver = (owner.clone(), hour, entry.dimension_id, entry.actor_user_id.clone());
         self.drivers.entry(driver).or_default().add(entry)?;
         let is_of_member = owner.kind == OwnerKind::Organization && !entry.actor_user_id.is_empty();

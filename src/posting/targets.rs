@@ -1,9 +1,10 @@
 //! Adding figures to the tables they are kept in, all of a batch at once.
 
-use super::figures::Figures;
+use super::figures::{Figures, Spend};
 use crate::error::{BillingError, Result};
 use crate::owner::Owner;
 use crate::spi::{Statement, Value, values};
+use crate::time::Instant;
 use crate::transaction::TransactionId;
 use crate::{accounts, guc};
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,6 +81,26 @@ static TOTALS: Target = Target {
              (owner_kind, owner_id, hour_start, spend_category, total_microdollars, spend_record_count)
          SELECT * FROM unnest($1, $2, $3, $4, $5, $6)
          ON CONFLICT (owner_kind, owner_id, hour_start, spend_category) DO UPDATE
+         SET total_microdollars = c.total_microdollars + excluded.total_microdollars,
+             spend_record_count = c.spend_record_count + excluded.spend_record_count",
+    ),
+};
+static DAYS: Target = Target {
+    update: Statement::over_queue(
+        "UPDATE exa_billing.spend_daily_totals AS c
+         SET total_microdollars = c.total_microdollars + e.amount,
+             spend_record_count = c.spend_record_count + e.records
+         FROM unnest($1, $2, $3, $4, $5, $6) WITH ORDINALITY
+             AS e(owner_kind, owner_id, day_start, spend_category, amount, records, place)
+         WHERE c.owner_kind = e.owner_kind AND c.owner_id = e.owner_id
+           AND c.day_start = e.day_start AND c.spend_category = e.spend_category
+         RETURNING e.place",
+    ),
+    insert: Statement::over_queue(
+        "INSERT INTO exa_billing.spend_daily_totals AS c
+             (owner_kind, owner_id, day_start, spend_category, total_microdollars, spend_record_count)
+         SELECT * FROM unnest($1, $2, $3, $4, $5, $6)
+         ON CONFLICT (owner_kind, owner_id, day_start, spend_category) DO UPDATE
          SET total_microdollars = c.total_microdollars + excluded.total_microdollars,
              spend_record_count = c.spend_record_count + excluded.spend_record_count",
     ),
@@ -191,17 +212,22 @@ pub fn add_to_member_days(figures: &Figures) -> Result<()> {
 }
 
 pub fn add_to_totals(figures: &Figures) -> Result<()> {
-    TOTALS.add(&figures.totals, |rows| {
-        values![
-            column(rows, |((owner, ..), _)| owner.kind.as_str()),
-            column(rows, |((owner, ..), _)| owner.id.as_str()),
-            column(rows, |((_, hour, _), _)| *hour),
-            column(rows, |((.., category), _)| *category),
-            column(rows, |(_, spend)| spend.amount_microdollars),
-            column(rows, |(_, spend)| spend.spend_record_count)
-        ]
-        .to_vec()
-    })
+    TOTALS.add(&figures.totals, columns_of_totals)?;
+    DAYS.add(&figures.days, columns_of_totals)
+}
+
+type TotalKey = (Owner, Instant, &'static str);
+
+fn columns_of_totals(rows: &[(&TotalKey, &Spend)]) -> Vec<Value> {
+    values![
+        column(rows, |((owner, ..), _)| owner.kind.as_str()),
+        column(rows, |((owner, ..), _)| owner.id.as_str()),
+        column(rows, |((_, start, _), _)| *start),
+        column(rows, |((.., category), _)| *category),
+        column(rows, |(_, spend)| spend.amount_microdollars),
+        column(rows, |(_, spend)| spend.spend_record_count)
+    ]
+    .to_vec()
 }
 
 pub fn add_to_drivers(figures: &Figures) -> Result<()> {

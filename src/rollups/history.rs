@@ -11,6 +11,8 @@ use std::collections::BTreeSet;
 static OF_OWNER: Statement = Statement::over_queue(
     "SELECT date_trunc('month', hour_start AT TIME ZONE 'UTC')::date FROM exa_billing.spend_hourly_totals
      WHERE owner_kind = $1 AND owner_id = $2 AND hour_start >= $3 AND hour_start < $4
+     UNION SELECT date_trunc('month', day_start AT TIME ZONE 'UTC')::date FROM exa_billing.spend_daily_totals
+     WHERE owner_kind = $1 AND owner_id = $2 AND day_start >= $3 AND day_start < $4
      UNION SELECT date_trunc('month', hour_start AT TIME ZONE 'UTC')::date FROM exa_billing.spend_hourly_drivers
      WHERE owner_kind = $1 AND owner_id = $2 AND hour_start >= $3 AND hour_start < $4
      UNION SELECT date_trunc('month', usage_date::timestamp)::date FROM exa_billing.organization_member_usage
@@ -21,6 +23,8 @@ static OF_OWNER: Statement = Statement::over_queue(
 static OF_ALL: Statement = Statement::fresh(
     "SELECT DISTINCT date_trunc('month', hour_start AT TIME ZONE 'UTC')::date FROM exa_billing.spend_hourly_totals
      WHERE hour_start >= $1 AND hour_start < $2
+     UNION SELECT DISTINCT date_trunc('month', day_start AT TIME ZONE 'UTC')::date FROM exa_billing.spend_daily_totals
+     WHERE day_start >= $1 AND day_start < $2
      UNION SELECT DISTINCT date_trunc('month', hour_start AT TIME ZONE 'UTC')::date FROM exa_billing.spend_hourly_drivers
      WHERE hour_start >= $1 AND hour_start < $2
      UNION SELECT DISTINCT date_trunc('month', usage_date::timestamp)::date FROM exa_billing.organization_member_usage

@@ -1,4 +1,4 @@
-//! `rebuild_rollups()`: an owner's hourly totals, drivers and member days, put right out of the
+//! `rebuild_rollups()`: an owner's totals, drivers and member days, put right out of the
 //! journals while charging goes on.
 
 use super::history;
@@ -18,7 +18,7 @@ use uuid::Uuid;
 /// What a rebuild has done.
 #[derive(Default)]
 pub struct Rebuilt {
-    /// Hourly totals, hourly drivers and member days that were wrong.
+    /// Totals of hours and days, hourly drivers and member days that were wrong.
     pub figures: i64,
     /// Whether the lock of new dimensions is held now.
     pub added_dimensions: bool,
@@ -26,9 +26,10 @@ pub struct Rebuilt {
 
 /// What differs in the hours of one month.
 struct Differences {
-    totals: Changes<TotalKey>,
+    hours: Changes<TotalKey>,
+    days: Changes<TotalKey>,
     drivers: Changes<DriverKey>,
-    days: Changes<DayKey>,
+    member_days: Changes<DayKey>,
     dimension_ids: BTreeMap<Dimension, Uuid>,
 }
 
@@ -36,45 +37,54 @@ impl Differences {
     /// What posted rows must be is what the journals say, less what waits: both are read here, on
     /// the caller's one snapshot. A charge that commits later is in neither, and will be posted.
     fn read(owner: &Owner, hours: Hours) -> Result<Self> {
-        let of_organization = owner.kind == OwnerKind::Organization;
-        // A member's day is made of all its hours.
-        let read = if of_organization { hours.whole_days()? } else { hours };
+        // A day is made of all its hours.
+        let read = hours.whole_days()?;
         let journals: Vec<Entry> =
             sources::charges(owner, read.from, read.to)?.into_iter().map(Entry::from).collect();
         let unposted = rows::unposted(owner, read)?;
         let mut dimension_ids = BTreeMap::new();
         let posted_drivers = rows::drivers(owner, hours, &mut dimension_ids)?;
-        let days = if of_organization {
+        let member_days = if owner.kind == OwnerKind::Organization {
             let posted = rows::member_days(&owner.id, read)?;
             changes(member_days(&journals)?, member_days(&unposted)?, posted)?
         } else {
             changes([], [], [])?
         };
         Ok(Self {
-            totals: changes(
+            hours: changes(
                 totals(&journals, hours),
                 totals(&unposted, hours),
-                rows::totals(owner, hours)?,
+                rows::HOURS.read(owner, hours)?,
+            )?,
+            days: changes(
+                of_days(totals(&journals, read)),
+                of_days(totals(&unposted, read)),
+                rows::DAYS.read(owner, read)?,
             )?,
             drivers: changes(drivers(&journals, hours), drivers(&unposted, hours), posted_drivers)?,
-            days,
+            member_days,
             dimension_ids,
         })
     }
 
     fn are_none(&self) -> bool {
-        self.totals.are_none() && self.drivers.are_none() && self.days.are_none()
+        self.hours.are_none()
+            && self.days.are_none()
+            && self.drivers.are_none()
+            && self.member_days.are_none()
     }
 
     fn apply(mut self, owner: &Owner) -> Result<Rebuilt> {
         let wanted: BTreeSet<Dimension> =
             self.drivers.put.iter().filter_map(|(key, _)| key.what.known()).cloned().collect();
         let added_dimensions = rows::make_known(&wanted, &mut self.dimension_ids)?;
-        rows::write_member_days(&owner.id, &self.days.put, &self.days.remove)?;
-        rows::write_totals(owner, &self.totals.put, &self.totals.remove)?;
+        rows::write_member_days(&owner.id, &self.member_days.put, &self.member_days.remove)?;
+        rows::HOURS.write(owner, &self.hours)?;
+        rows::DAYS.write(owner, &self.days)?;
         let drivers = &self.drivers;
         rows::write_drivers(owner, &drivers.put, &drivers.remove, &self.dimension_ids)?;
-        let figures = self.totals.wrong + self.drivers.wrong + self.days.wrong;
+        let figures =
+            self.hours.wrong + self.days.wrong + self.drivers.wrong + self.member_days.wrong;
         Ok(Rebuilt { figures, added_dimensions })
     }
 }
@@ -93,6 +103,12 @@ impl From<Charge> for Entry {
 fn totals(entries: &[Entry], hours: Hours) -> impl Iterator<Item = (TotalKey, Figure)> {
     let within = entries.iter().filter(move |entry| hours.contains(entry.hour_start));
     within.map(|entry| ((entry.hour_start, entry.dimension.category.to_owned()), entry.figure))
+}
+
+fn of_days(
+    totals: impl Iterator<Item = (TotalKey, Figure)>,
+) -> impl Iterator<Item = (TotalKey, Figure)> {
+    totals.map(|((hour_start, category), figure)| ((hour_start.day_start(), category), figure))
 }
 
 fn drivers(entries: &[Entry], hours: Hours) -> impl Iterator<Item = (DriverKey, Figure)> {
@@ -153,7 +169,7 @@ pub fn rebuild(owner: &Owner, hours: Hours) -> Result<Rebuilt> {
     })
 }
 
-/// Puts an owner's hourly totals, drivers and member days right; returns how many were wrong.
+/// Puts an owner's totals, drivers and member days right; returns how many were wrong.
 #[pg_extern(sql = false)]
 fn rebuild_rollups(
     owner_kind: Option<&str>,

@@ -1,7 +1,7 @@
 //! What rebuilding an owner's rollups reads and writes.
 
 use super::hours::Hours;
-use super::repair::Figure;
+use super::repair::{Changes, Figure};
 use crate::error::{BillingError, Kind, Result};
 use crate::owner::Owner;
 use crate::posting;
@@ -11,7 +11,7 @@ use crate::time::{Day, Instant};
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
-/// An hour and a category.
+/// The beginning of an hour or a day, and a category.
 pub type TotalKey = (Instant, String);
 /// A member and a day.
 pub type DayKey = (String, Day);
@@ -48,11 +48,6 @@ static UNPOSTED: Statement = Statement::over_queue(
        AND (amount_microdollars <> 0 OR spend_record_count <> 0)
      GROUP BY 1, 2, 3, 4, 5, 6, 7, 8",
 );
-static TOTALS: Statement = Statement::kept(
-    "SELECT hour_start, spend_category, total_microdollars, spend_record_count
-     FROM exa_billing.spend_hourly_totals
-     WHERE owner_kind = $1 AND owner_id = $2 AND hour_start >= $3 AND hour_start < $4",
-);
 static DRIVERS: Statement = Statement::kept(
     "SELECT p.hour_start, d.spend_category, d.source, d.product_key, d.feature_key,
             d.model_or_plan_key, d.provider_key, p.actor_user_id, p.total_microdollars,
@@ -66,19 +61,54 @@ static MEMBER_DAYS: Statement = Statement::kept(
      WHERE organization_id = $1 AND usage_date >= $2 AND usage_date < $3",
 );
 
-static PUT_TOTALS: Statement = Statement::kept(
-    "INSERT INTO exa_billing.spend_hourly_totals
-         (owner_kind, owner_id, hour_start, spend_category, total_microdollars, spend_record_count)
-     SELECT $1, $2, * FROM unnest($3, $4, $5, $6)
-     ON CONFLICT (owner_kind, owner_id, hour_start, spend_category) DO UPDATE
-     SET total_microdollars = excluded.total_microdollars,
-         spend_record_count = excluded.spend_record_count",
-);
-static REMOVE_TOTALS: Statement = Statement::kept(
-    "DELETE FROM exa_billing.spend_hourly_totals AS t USING unnest($3, $4) AS gone(hour_start, category)
-     WHERE t.owner_kind = $1 AND t.owner_id = $2 AND t.hour_start = gone.hour_start
-       AND t.spend_category = gone.category",
-);
+/// Where totals are kept, of hours or of days.
+pub struct Totals {
+    read: Statement,
+    put: Statement,
+    remove: Statement,
+}
+
+pub static HOURS: Totals = Totals {
+    read: Statement::kept(
+        "SELECT hour_start, spend_category, total_microdollars, spend_record_count
+         FROM exa_billing.spend_hourly_totals
+         WHERE owner_kind = $1 AND owner_id = $2 AND hour_start >= $3 AND hour_start < $4",
+    ),
+    put: Statement::kept(
+        "INSERT INTO exa_billing.spend_hourly_totals
+             (owner_kind, owner_id, hour_start, spend_category, total_microdollars, spend_record_count)
+         SELECT $1, $2, * FROM unnest($3, $4, $5, $6)
+         ON CONFLICT (owner_kind, owner_id, hour_start, spend_category) DO UPDATE
+         SET total_microdollars = excluded.total_microdollars,
+             spend_record_count = excluded.spend_record_count",
+    ),
+    remove: Statement::kept(
+        "DELETE FROM exa_billing.spend_hourly_totals AS t USING unnest($3, $4) AS gone(hour_start, category)
+         WHERE t.owner_kind = $1 AND t.owner_id = $2 AND t.hour_start = gone.hour_start
+           AND t.spend_category = gone.category",
+    ),
+};
+pub static DAYS: Totals = Totals {
+    read: Statement::kept(
+        "SELECT day_start, spend_category, total_microdollars, spend_record_count
+         FROM exa_billing.spend_daily_totals
+         WHERE owner_kind = $1 AND owner_id = $2 AND day_start >= $3 AND day_start < $4",
+    ),
+    put: Statement::kept(
+        "INSERT INTO exa_billing.spend_daily_totals
+             (owner_kind, owner_id, day_start, spend_category, total_microdollars, spend_record_count)
+         SELECT $1, $2, * FROM unnest($3, $4, $5, $6)
+         ON CONFLICT (owner_kind, owner_id, day_start, spend_category) DO UPDATE
+         SET total_microdollars = excluded.total_microdollars,
+             spend_record_count = excluded.spend_record_count",
+    ),
+    remove: Statement::kept(
+        "DELETE FROM exa_billing.spend_daily_totals AS t USING unnest($3, $4) AS gone(day_start, category)
+         WHERE t.owner_kind = $1 AND t.owner_id = $2 AND t.day_start = gone.day_start
+           AND t.spend_category = gone.category",
+    ),
+};
+
 static PUT_DRIVERS: Statement = Statement::kept(
     "INSERT INTO exa_billing.spend_hourly_drivers
          (owner_kind, owner_id, hour_start, dimension_id, actor_user_id, total_microdollars,
@@ -158,13 +188,6 @@ fn what_of(row: &Row, id: Uuid) -> Result<What> {
     Ok(if dimension.source == source { What::Known(dimension) } else { What::Unknown(id) })
 }
 
-pub fn totals(owner: &Owner, hours: Hours) -> Result<Vec<(TotalKey, Figure)>> {
-    TOTALS.read(values![owner.kind.as_str(), &owner.id, hours.from, hours.to], |row| {
-        let figure = Figure { amount: row.get(3)?, records: row.get(4)? };
-        Ok(((row.get(1)?, row.get(2)?), figure))
-    })
-}
-
 /// The posted drivers, and under which ids their dimensions are known.
 pub fn drivers(
     owner: &Owner,
@@ -186,22 +209,6 @@ pub fn member_days(organization_id: &str, days: Hours) -> Result<Vec<(DayKey, Fi
     MEMBER_DAYS.read(values![organization_id, days.from.day()?, days.to.day()?], |row| {
         Ok(((row.get(1)?, row.get(2)?), Figure { amount: row.get(3)?, records: 0 }))
     })
-}
-
-pub fn write_totals(owner: &Owner, put: &[(TotalKey, Figure)], remove: &[TotalKey]) -> Result<()> {
-    let (kind, id) = (owner.kind.as_str(), &owner.id);
-    if !put.is_empty() {
-        let hours: Vec<Instant> = put.iter().map(|((hour, _), _)| *hour).collect();
-        let categories: Vec<&str> = put.iter().map(|((_, category), _)| &**category).collect();
-        let (amounts, records) = figures(put);
-        PUT_TOTALS.execute(values![kind, id, hours, categories, amounts, records])?;
-    }
-    if !remove.is_empty() {
-        let hours: Vec<Instant> = remove.iter().map(|(hour, _)| *hour).collect();
-        let categories: Vec<&str> = remove.iter().map(|(_, category)| &**category).collect();
-        REMOVE_TOTALS.execute(values![kind, id, hours, categories])?;
-    }
-    Ok(())
 }
 
 pub fn write_drivers(
@@ -247,6 +254,32 @@ pub fn write_member_days(
         REMOVE_MEMBER_DAYS.execute(values![organization_id, users, days])?;
     }
     Ok(())
+}
+
+impl Totals {
+    pub fn read(&'static self, owner: &Owner, hours: Hours) -> Result<Vec<(TotalKey, Figure)>> {
+        self.read.read(values![owner.kind.as_str(), &owner.id, hours.from, hours.to], |row| {
+            let figure = Figure { amount: row.get(3)?, records: row.get(4)? };
+            Ok(((row.get(1)?, row.get(2)?), figure))
+        })
+    }
+
+    pub fn write(&'static self, owner: &Owner, changes: &Changes<TotalKey>) -> Result<()> {
+        let (kind, id) = (owner.kind.as_str(), &owner.id);
+        let Changes { put, remove, .. } = changes;
+        if !put.is_empty() {
+            let starts: Vec<Instant> = put.iter().map(|((start, _), _)| *start).collect();
+            let categories: Vec<&str> = put.iter().map(|((_, category), _)| &**category).collect();
+            let (amounts, records) = figures(put);
+            self.put.execute(values![kind, id, starts, categories, amounts, records])?;
+        }
+        if !remove.is_empty() {
+            let starts: Vec<Instant> = remove.iter().map(|(start, _)| *start).collect();
+            let categories: Vec<&str> = remove.iter().map(|(_, category)| &**category).collect();
+            self.remove.execute(values![kind, id, starts, categories])?;
+        }
+        Ok(())
+    }
 }
 
 fn figures<K>(put: &[(K, Figure)]) -> (Vec<i64>, Vec<i64>) {

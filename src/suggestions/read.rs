@@ -41,8 +41,9 @@ enum Look {
 pub fn read(owners: &[Owner], as_of: Instant) -> Result<Vec<Finding>> {
     let rules = rules::in_force()?;
     let window = Interval { from: as_of.plus_hours(-WINDOW_HOURS), to: as_of };
-    let coverage = Coverage::read(None, window.from, window.to)?;
-    let looks = looks(owners, &rules, window, &coverage)?;
+    let days = Interval { from: window.from.day_start(), to: window.to.day_ceiling() };
+    let coverage = Coverage::read(None, days.from, days.to)?;
+    let looks = looks(owners, &rules, days, &coverage)?;
     let concerned: Vec<Owner> = looks.keys().cloned().collect();
     let known = known(&concerned)?;
     let of_look = |wanted| {
@@ -70,18 +71,17 @@ pub fn read(owners: &[Owner], as_of: Instant) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// The owners for whom anything can change.
+/// The owners for whom anything can change, by the whole days that the window touches.
 fn looks(
     owners: &[Owner],
     rules: &[Rule],
-    window: Interval,
+    days: Interval,
     coverage: &Coverage,
 ) -> Result<BTreeMap<Owner, Look>> {
     let (kinds, ids) = accounts::columns(owners);
-    let (first, end) = (window.from.hour_start(), window.to.hour_ceiling());
     let minimum = rules.iter().map(|rule| rule.minimum).min().unwrap_or(i64::MAX);
-    let is_unbounded = !rules.is_empty() && !window.hours().all(|hour| coverage.covers(hour));
-    let arguments = values![kinds, ids, first, end, minimum, is_unbounded];
+    let is_unbounded = !rules.is_empty() && !days.hours().all(|hour| coverage.covers(hour));
+    let arguments = values![kinds, ids, days.from, days.to, minimum, is_unbounded];
     let looks = OWNERS.read(&arguments[..], |row| {
         let (is_enough, is_degraded, has_open) =
             (row.get::<bool>(3)?, row.get::<bool>(4)?, row.get::<bool>(5)?);

@@ -82,6 +82,7 @@ pub fn figures(client: &mut Client) -> Vec<String> {
          UNION ALL SELECT 'hour ' || f::text FROM exa_billing.spend_hourly AS f
          UNION ALL SELECT 'driver ' || f::text FROM exa_billing.spend_drivers_hourly AS f
          UNION ALL SELECT 'posted ' || f::text FROM exa_billing.accounts AS f
+         UNION ALL SELECT 'posted day ' || f::text FROM exa_billing.spend_daily_totals AS f
          UNION ALL SELECT 'day ' || f::text FROM exa_billing.organization_member_usage AS f
          UNION ALL SELECT 'locked ' || f::text FROM exa_billing.exa_monthly_allowance AS f
          ORDER BY 1",

@@ -99,6 +99,8 @@ CREATE PROCEDURE stage.damaged_hour(amount bigint) LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE exa_billing.spend_hourly_totals SET total_microdollars = total_microdollars + amount
     WHERE owner_kind = 'user' AND owner_id = stage.u();
+    UPDATE exa_billing.spend_daily_totals SET total_microdollars = total_microdollars + amount
+    WHERE owner_kind = 'user' AND owner_id = stage.u();
     UPDATE exa_billing.spend_hourly_drivers SET total_microdollars = total_microdollars + amount
     WHERE owner_kind = 'user' AND owner_id = stage.u();
 END $$;

@@ -72,7 +72,7 @@ pub fn violations(client: &mut Client) -> Vec<String> {
 pub fn difference(user: &str, in_journals: &str, counted: &str) -> Vec<String> {
     let figures: Vec<&str> =
         [user, in_journals, counted].into_iter().filter(|text| !text.is_empty()).collect();
-    ["driver", "total"].map(|what| format!("I5 {} {what}", figures.join(" "))).to_vec()
+    ["daily", "driver", "total"].map(|what| format!("I5 {} {what}", figures.join(" "))).to_vec()
 }
 
 /// What verify_books() says of a table without any of its triggers.

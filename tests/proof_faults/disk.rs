@@ -122,7 +122,8 @@ fn procedures(scene: &mut Scene) {
     );
     in_steps(
         scene,
-        "DELETE FROM exa_billing.spend_hourly_totals; DELETE FROM exa_billing.spend_hourly_drivers",
+        "DELETE FROM exa_billing.spend_hourly_totals; DELETE FROM exa_billing.spend_daily_totals;
+         DELETE FROM exa_billing.spend_hourly_drivers",
         "CALL exa_billing.backfill_rollups(date_trunc('hour', now(), 'UTC') - interval '3 hours',
              date_trunc('hour', now(), 'UTC') + interval '1 hour', false)",
         "SELECT count(*) FROM exa_billing.verify_books() WHERE invariant = 'I5'",

@@ -46,7 +46,7 @@ impl Scene {
         if call.is_procedure() {
             let tables = "SELECT format('LOCK TABLE exa_billing.%s IN ACCESS EXCLUSIVE MODE', t)
                           FROM unnest(ARRAY['accounts', 'procedure_progress', 'job_runs', 'storage_migrations',
-                              'spend_log', 'spend_hourly_totals', 'unposted_spend']) AS t";
+                              'spend_daily_totals', 'spend_log', 'spend_hourly_totals', 'unposted_spend']) AS t";
             return column(&mut self.caller, tables);
         }
         let sql = self.sql(call);

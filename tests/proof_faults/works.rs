@@ -60,6 +60,7 @@ pub const FUNCTIONS: &[(&str, &str)] = &[
     ),
     (
         "UPDATE exa_billing.spend_hourly_totals SET total_microdollars = 5 WHERE owner_id = 'u7';
+         UPDATE exa_billing.spend_daily_totals SET spend_record_count = 5 WHERE owner_id = 'u7';
          DELETE FROM exa_billing.spend_hourly_drivers WHERE owner_id = 'u7'",
         "SELECT exa_billing.rebuild_rollups('user', 'u7', date_trunc('hour', now(), 'UTC') - interval '80 hours',
              date_trunc('hour', now(), 'UTC') + interval '1 hour')",
@@ -104,6 +105,7 @@ pub const PROCEDURES: &[Procedure] = &[
         // The hour that is running is left alone: it is somebody else's by the next call.
         damage: "DELETE FROM exa_billing.spend_hourly_totals WHERE hour_start < public.the_hour();
              DELETE FROM exa_billing.spend_hourly_drivers WHERE hour_start < public.the_hour();
+             DELETE FROM exa_billing.spend_daily_totals WHERE day_start + interval '1 day' <= public.the_hour();
              DELETE FROM exa_billing.procedure_progress",
         call: concat!("CALL exa_billing.backfill_rollups(", hours!(), ", false)"),
         // From where it says it is, going back in time and up in owners, nothing is amiss.

@@ -77,23 +77,26 @@ pub fn posted(client: &mut Client) -> Vec<String> {
         client,
         "select 'total ' || t::text from exa_billing.spend_hourly_totals as t
          union all
+         select 'day ' || t::text from exa_billing.spend_daily_totals as t
+         union all
          select concat_ws(' ', 'driver', p.owner_kind, p.owner_id, p.hour_start, d.spend_category, d.source,
                           d.product_key, d.feature_key, d.model_or_plan_key, d.provider_key,
                           p.actor_user_id, p.total_microdollars, p.spend_record_count)
          from exa_billing.spend_hourly_drivers as p left join exa_billing.spend_dimensions as d using (dimension_id)
          union all
-         select 'day ' || m::text from exa_billing.organization_member_usage as m
+         select 'member ' || m::text from exa_billing.organization_member_usage as m
          order by 1",
     )
 }
 
 /// What organization o1 has posted in the history.
 pub const TOTALS: i64 = 10;
+pub const TOTALS_OF_DAYS: i64 = 10;
 pub const DRIVERS: i64 = 25;
 pub const DAYS: i64 = 5;
 
 /// What somebody may do to the rollups of organization o1, and how many figures are wrong then.
-pub const DAMAGE: [(&str, i64); 15] = [
+pub const DAMAGE: [(&str, i64); 18] = [
     (
         "update spend_hourly_totals set total_microdollars = total_microdollars + 1
          where owner_id = 'o1' and hour_start = '2025-01-31 11:00Z'",
@@ -109,6 +112,13 @@ pub const DAMAGE: [(&str, i64); 15] = [
     (
         "insert into spend_hourly_totals
          values ('organization', 'o1', '2025-02-03 03:00Z', 'scheduled', 5, 1)",
+        1,
+    ),
+    ("update spend_daily_totals set spend_record_count = 77 where owner_id = 'o1'", TOTALS_OF_DAYS),
+    ("delete from spend_daily_totals where owner_id = 'o1'", TOTALS_OF_DAYS),
+    (
+        "insert into spend_daily_totals
+         values ('organization', 'o1', '2021-02-03 00:00Z', 'scheduled', 5, 1)",
         1,
     ),
     ("delete from spend_hourly_drivers where owner_id = 'o1'", DRIVERS),
@@ -200,6 +210,8 @@ pub const DAMAGE_BUSY: &str = "
     update exa_billing.spend_hourly_totals set total_microdollars = total_microdollars + 5
     where hour_start = '2025-02-03 10:00Z';
     delete from exa_billing.spend_hourly_totals where hour_start = '2025-02-03 11:00Z';
+    update exa_billing.spend_daily_totals set total_microdollars = 3 where owner_kind = 'user';
+    delete from exa_billing.spend_daily_totals where owner_kind = 'organization';
     delete from exa_billing.spend_hourly_drivers
     where hour_start = '2025-02-03 11:00Z' or (owner_kind = 'user' and hour_start = '2025-02-03 12:00Z');
     update exa_billing.organization_member_usage set microdollars_used = 3 where user_id = 'm1';

@@ -133,8 +133,14 @@ impl Play<'_> {
         }
         let charge = self.scene.pick(&charges);
         let (hour, owner) = (hour_of(charge.at), charge.owner);
-        let mut target = self.scene.pick(&["spend_hourly_totals", "spend_hourly_drivers"]);
-        let mut rows = format!("{} and hour_start = {}", of_owner(&owner), literal(hour));
+        let (mut target, start) = self.scene.pick(&[
+            ("spend_hourly_totals", "hour_start"),
+            ("spend_hourly_drivers", "hour_start"),
+            ("spend_daily_totals", "day_start"),
+        ]);
+        let is_of_hours = start == "hour_start";
+        let begin = if is_of_hours { literal(hour) } else { literal(day_of(charge.at)) };
+        let mut rows = format!("{} and {start} = {begin}", of_owner(&owner));
         let mut figure = self.scene.pick(&["total_microdollars", "spend_record_count"]);
         let is_counted = owner.is_organization && charge.purpose.category == "variable";
         if let Some(actor) = charge.actor.filter(|_| is_counted && self.scene.percent(40)) {
@@ -156,7 +162,8 @@ impl Play<'_> {
             format!("with gone as ({harm} returning 1) select null, null, count(*) from gone");
         self.exactly(session, &harm, "1");
         count("mishaps", 1);
-        Some(Damage { owner, hour, is_of_hours: target != "organization_member_usage" })
+        let is_of_hours = is_of_hours && target != "organization_member_usage";
+        Some(Damage { owner, hour, is_of_hours })
     }
 
     /// One round of all background work at the end of a history. By which clock alerts are evaluated
