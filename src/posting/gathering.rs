@@ -18,20 +18,26 @@ impl Patience {
     const NONE: Self = Self { rows_enough: 1, longest_microseconds: 0 };
     const UNDER_LOAD: Self =
         Self { rows_enough: 50, longest_microseconds: 5 * MICROSECONDS_PER_SECOND };
-    /// A transaction that is held open keeps every version of every figure in its place, and each
-    /// visit adds one that all later ones step over.
-    const BESIDE_OLD_TRANSACTION: Self =
-        Self { rows_enough: 2_000, longest_microseconds: 20 * MICROSECONDS_PER_SECOND };
+
+    /// A transaction that is held open keeps every version of every figure in its place, and each visit
+    /// adds one that all later ones step over. So the longer it is held, the rarer are the visits;
+    /// nothing waits so long that anybody should worry.
+    fn beside_old_transaction(kept_microseconds: i64) -> Self {
+        let shortest = Self::UNDER_LOAD.longest_microseconds;
+        let longest_microseconds =
+            (kept_microseconds / 2).clamp(shortest, 60 * MICROSECONDS_PER_SECOND);
+        Self { rows_enough: 2_000, longest_microseconds }
+    }
 
     /// With so many rows at the beginning of a turn, and after a transaction has held deleted rows in
-    /// their places for so long.
+    /// their places for so long: soon where there is load, after a minute also where there is none.
     pub fn of(rows: i64, kept_microseconds: i64) -> Self {
-        if kept_microseconds >= 60 * MICROSECONDS_PER_SECOND {
-            Self::BESIDE_OLD_TRANSACTION
-        } else if rows >= ROWS_OF_LOAD {
-            Self::UNDER_LOAD
-        } else {
-            Self::NONE
+        let is_load = rows >= ROWS_OF_LOAD;
+        let is_old = kept_microseconds >= if is_load { 10 } else { 60 } * MICROSECONDS_PER_SECOND;
+        match (is_old, is_load) {
+            (true, _) => Self::beside_old_transaction(kept_microseconds),
+            (false, true) => Self::UNDER_LOAD,
+            (false, false) => Self::NONE,
         }
     }
 }
@@ -92,12 +98,20 @@ mod tests {
     }
 
     #[test]
-    fn beside_an_old_transaction_owners_are_visited_less_often() {
-        let minute = 60 * MICROSECONDS_PER_SECOND;
-        assert_eq!(Patience::of(1, minute - 1), Patience::NONE);
-        for patience in [Patience::of(1, minute), Patience::of(9_999, i64::MAX)] {
-            assert!(!is_enough(patience, 1_999, -19_999_999, 0));
-            assert!(is_enough(patience, 2_000, 0, 0) && is_enough(patience, 1, -20_000_000, 0));
+    fn the_longer_a_transaction_is_held_the_rarer_are_the_visits() {
+        let second = MICROSECONDS_PER_SECOND;
+        assert_eq!(Patience::of(499, 60 * second - 1), Patience::NONE);
+        assert_eq!(Patience::of(500, 10 * second - 1), Patience::UNDER_LOAD);
+        for (rows, kept, longest) in [
+            (500, 10 * second, 5 * second),
+            (500, 30 * second, 15 * second),
+            (1, 60 * second, 30 * second),
+            (9_999, 120 * second, 60 * second),
+            (1, i64::MAX, 60 * second),
+        ] {
+            let patience = Patience::of(rows, kept);
+            assert!(!is_enough(patience, 1_999, 1 - longest, 0));
+            assert!(is_enough(patience, 2_000, 0, 0) && is_enough(patience, 1, -longest, 0));
         }
     }
 
