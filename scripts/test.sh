@@ -26,6 +26,7 @@ trap 'exit 130' INT TERM
 server_tests() { # MAJOR CARGO-TEST-ARGUMENT...
     local major=$1 share=1
     shift
+    # Tests wait for a server most of their time: so twice as many as processors run at once.
     # what the proof suite tries at random differs little between releases
     [ "$major" = $DEFAULT_MAJOR ] || share=10
     EXA_BILLING_PG_BIN=$(bin_of "$major") \
@@ -39,20 +40,37 @@ server_tests() { # MAJOR CARGO-TEST-ARGUMENT...
         EXA_BILLING_ISOLATION=$(isolation_tester) \
         EXA_BILLING_EXPORTER=$EXPORTER \
         EXA_BILLING_PROOF_SHARE=$share \
+        RUST_TEST_THREADS="${RUST_TEST_THREADS:-$(($(nproc) * 2))}" \
         cargo_for $DEFAULT_MAJOR test "$@"
+}
+
+# Where the servers of a run keep their data. Each test has a database of hundreds of small files: in
+# memory, where there is plenty, making and dropping them costs a fraction.
+IN_MEMORY=/dev/shm/${WORK##*/}
+place_of_runs() {
+    local free available
+    free=$(df --output=avail -k /dev/shm 2>/dev/null | tail -n 1)
+    available=$(awk '$1 == "MemAvailable:" { print $2 }' /proc/meminfo)
+    if [ "${free:-0}" -ge 8000000 ] && [ "${available:-0}" -ge 12000000 ]; then
+        mkdir -p "$IN_MEMORY"
+        chmod a+rx "$IN_MEMORY"
+        echo "$IN_MEMORY"
+    else
+        echo "$WORK"
+    fi
 }
 
 # Servers of runs that were killed and could not clean up after themselves.
 remove_leftovers() {
     local dir
-    for dir in "$WORK"/t[0-9]*-*; do
+    for dir in "$WORK"/t[0-9]*-* "$IN_MEMORY"/t[0-9]*-*; do
         if [ -d "$dir" ] && ! kill -0 "${dir##*-}" 2>/dev/null; then stop_and_remove "$dir"; fi
     done
 }
 
 start_shared_server() { # MAJOR
     remove_leftovers
-    RUN=$WORK/t$1-$$
+    RUN=$(place_of_runs)/t$1-$$
     mkdir "$RUN"
     give_to_postgres "$RUN"
     server_start "$RUN/shared" "$1"
