@@ -16,7 +16,8 @@ pub struct Lookup {
     pub primary_key: &'static str,
     /// All columns, in their order.
     pub columns: &'static [&'static str],
-    /// What the values that are given are compared with, in the order of the primary key.
+    /// What the values that are given are compared with, in the order of the primary key: all of it, or as
+    /// far as to a comparison.
     pub key: &'static [Key],
     /// The same columns of the same rows, where the table has others, or the caller may not see all.
     pub select: Statement,
@@ -82,6 +83,9 @@ impl Lookup {
     }
 
     /// None when only the statement can tell.
+    ///
+    /// The versions of a row stand in the index in the order of their places, so that the newest is mostly
+    /// the last: read backwards, those that a snapshot somebody holds open keeps are not stepped over.
     unsafe fn scan<T>(
         &self,
         key: &[Value],
@@ -94,12 +98,12 @@ impl Lookup {
             if !self.is_as_made(&table, key) {
                 return None;
             }
+            let index = Open::index_for_reading(index);
             let mut keys = self.scan_keys(key)?;
             let snapshot = pg_sys::RegisterSnapshot(snapshot);
-            let scan = pg_sys::systable_beginscan(
+            let scan = pg_sys::systable_beginscan_ordered(
                 table.relation(),
-                index,
-                true,
+                index.relation(),
                 snapshot,
                 count_of(&keys),
                 keys.as_mut_ptr(),
@@ -107,7 +111,13 @@ impl Lookup {
             let mut rows = Ok(Vec::new());
             while let Ok(found) = &mut rows {
                 pgrx::check_for_interrupts!();
-                let tuple = pg_sys::systable_getnext(scan);
+                if self.is_whole_key() && !found.is_empty() {
+                    break;
+                }
+                let tuple = pg_sys::systable_getnext_ordered(
+                    scan,
+                    pg_sys::ScanDirection::BackwardScanDirection,
+                );
                 if tuple.is_null() {
                     break;
                 }
@@ -116,10 +126,15 @@ impl Lookup {
                     Err(error) => rows = Err(error),
                 }
             }
-            pg_sys::systable_endscan(scan);
+            pg_sys::systable_endscan_ordered(scan);
             pg_sys::UnregisterSnapshot(snapshot);
             Some(rows)
         }
+    }
+
+    /// Whether there is one row at most.
+    fn is_whole_key(&self) -> bool {
+        self.key.iter().all(|key| matches!(key, Key::Is(_)))
     }
 
     unsafe fn scan_keys(&self, values: &[Value]) -> Option<Vec<pg_sys::ScanKeyData>> {
