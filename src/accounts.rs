@@ -8,6 +8,14 @@ use crate::time::Instant;
 use crate::transaction::TransactionId;
 use std::collections::BTreeSet;
 
+/// An owner whose account row this transaction has locked.
+#[derive(Debug, Clone)]
+pub struct Locked {
+    pub owner: Owner,
+    /// Rows of the queue that transactions before this one have queued are posted.
+    pub posted_before: TransactionId,
+}
+
 /// What an account says; unposted spend is not in it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Figures {
@@ -76,10 +84,10 @@ static OPEN_UNLESS_BUSY: Statement = Statement::kept(
      SELECT owner_kind, owner_id, 0, 0, pg_catalog.now() FROM not_busy
      ORDER BY owner_kind, owner_id
      ON CONFLICT DO NOTHING
-     RETURNING owner_kind, owner_id",
+     RETURNING owner_kind, owner_id, posted_before, posted_where",
 );
 static LOCK_UNLESS_BUSY: Statement = Statement::kept(
-    "SELECT a.owner_kind, a.owner_id
+    "SELECT a.owner_kind, a.owner_id, a.posted_before, a.posted_where
      FROM exa_billing.accounts AS a
      JOIN unnest($1, $2) AS o(owner_kind, owner_id)
          ON a.owner_kind = o.owner_kind AND a.owner_id = o.owner_id
@@ -97,7 +105,7 @@ pub fn read(owner: &Owner) -> Result<Figures> {
             acquired: row.get(3)?,
             used: row.get(4)?,
             next_expiration: row.maybe(5)?,
-            posted_before: posted_before(row)?,
+            posted_before: posted_before(row, 9)?,
         })
     })?;
     Ok(found.first().copied().unwrap_or_default())
@@ -105,14 +113,14 @@ pub fn read(owner: &Owner) -> Result<Figures> {
 
 /// Where the rows of an owner begin in the queue that are not posted; read by posting, on a fresh snapshot.
 pub fn begin_of_unposted(owner: &Owner) -> Result<TransactionId> {
-    let found = READ.find(values![owner.kind.as_str(), &owner.id], posted_before)?;
+    let found = READ.find(values![owner.kind.as_str(), &owner.id], |row| posted_before(row, 9))?;
     Ok(found.unwrap_or_default())
 }
 
 /// Zero, which leaves out none, where the number is of another queue.
-fn posted_before(row: &Row) -> Result<TransactionId> {
-    let is_of_here = row.maybe(10)? == Some(place_of_queue());
-    Ok(if is_of_here { row.maybe(9)?.unwrap_or_default() } else { TransactionId::default() })
+fn posted_before(row: &Row, column: usize) -> Result<TransactionId> {
+    let is_of_here = row.maybe(column + 1)? == Some(place_of_queue());
+    Ok(if is_of_here { row.maybe(column)?.unwrap_or_default() } else { TransactionId::default() })
 }
 
 /// What `posted_where` says of this server's queue.
@@ -155,21 +163,23 @@ pub fn lock_for_decision(owner: &Owner) -> Result<()> {
 /// missing; waits for nobody. Returns them sorted.
 ///
 /// Locks: rows sorted by (owner_kind, owner_id), skipping locked ones; then opening locks (tried).
-pub fn lock_unless_busy(owners: &[Owner]) -> Result<Vec<Owner>> {
+pub fn lock_unless_busy(owners: &[Owner]) -> Result<Vec<Locked>> {
     let (kinds, ids) = columns(owners);
-    let mut locked = LOCK_UNLESS_BUSY.write(values![kinds, ids], |row| owner_of(row, 1))?;
+    let mut locked = LOCK_UNLESS_BUSY.write(values![kinds, ids], locked_of)?;
     if locked.len() < owners.len() {
+        let found: BTreeSet<&Owner> = locked.iter().map(|locked| &locked.owner).collect();
         let others: BTreeSet<&Owner> = owners.iter().collect();
-        let others: Vec<Owner> =
-            others.difference(&locked.iter().collect()).copied().cloned().collect();
+        let others: Vec<Owner> = others.difference(&found).copied().cloned().collect();
         let (kinds, ids) = columns(&others);
-        locked.extend(
-            OPEN_UNLESS_BUSY
-                .write(values![kinds, ids, MAX_OPENED_AT_ONCE], |row| owner_of(row, 1))?,
-        );
-        locked.sort();
+        let opened = values![kinds, ids, MAX_OPENED_AT_ONCE];
+        locked.extend(OPEN_UNLESS_BUSY.write(opened, locked_of)?);
+        locked.sort_unstable_by(|one, other| one.owner.cmp(&other.owner));
     }
     Ok(locked)
+}
+
+fn locked_of(row: &Row) -> Result<Locked> {
+    Ok(Locked { owner: owner_of(row, 1)?, posted_before: posted_before(row, 3)? })
 }
 
 /// Owners as two array arguments.

@@ -1,24 +1,23 @@
--- Takes up to $3 queue rows of the owners ($1, $2), added up by owner, actor, dimension and hour; $4 is the
--- place of this queue. Their account rows are locked by this transaction, so nobody else takes the same
--- rows or writes the same figures.
+-- Takes up to $4 queue rows of the owners ($1, $2) that transactions from $3 on have queued, added up by
+-- owner, actor, dimension and hour. Their account rows are locked by this transaction, so nobody else takes
+-- the same rows or writes the same figures.
 WITH picked AS (
     SELECT q.ctid AS place
-    FROM unnest($1, $2) AS o(owner_kind, owner_id)
-    JOIN exa_billing.accounts AS a ON a.owner_kind = o.owner_kind AND a.owner_id = o.owner_id
+    FROM unnest($1, $2, $3) AS o(owner_kind, owner_id, transaction_id)
     CROSS JOIN LATERAL (
         SELECT u.ctid
         FROM exa_billing.unposted_spend AS u
         WHERE u.owner_kind = o.owner_kind AND u.owner_id = o.owner_id AND u.blocked_reason IS NULL
-          AND u.transaction_id >= coalesce(CASE WHEN a.posted_where = $4 THEN a.posted_before END, '0')
+          AND u.transaction_id >= o.transaction_id
           AND (u.dimension IS NULL OR EXISTS (
               SELECT FROM exa_billing.spend_dimensions AS d
               WHERE d.spend_category = u.dimension[1] AND d.source = u.dimension[2]
                 AND d.product_key = u.dimension[3] AND d.feature_key = u.dimension[4]
                 AND d.model_or_plan_key = u.dimension[5] AND d.provider_key = u.dimension[6]))
         ORDER BY u.transaction_id, u.entry_id
-        LIMIT $3
+        LIMIT $4
     ) AS q
-    LIMIT $3
+    LIMIT $4
 ), taken AS (
     DELETE FROM exa_billing.unposted_spend AS u
     WHERE u.ctid = ANY (ARRAY(SELECT place FROM picked))

@@ -80,7 +80,8 @@ pub fn check_untold() -> Result<()> {
     if owners.is_empty() {
         return Ok(());
     }
-    check(&accounts::lock_unless_busy(&owners)?)
+    let locked = accounts::lock_unless_busy(&owners)?;
+    check(&locked.into_iter().map(|locked| locked.owner).collect::<Vec<_>>())
 }
 
 fn note(owners: &[Owner]) -> Result<()> {

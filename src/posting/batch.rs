@@ -3,11 +3,13 @@
 use super::candidates::{self, Whose};
 use super::figures::{Entry, Figures};
 use super::targets;
+use crate::accounts::Locked;
 use crate::bisect::attempt_or_bisect;
 use crate::error::Result;
 use crate::owner::Owner;
 use crate::sources::Category;
 use crate::spi::{self, Failure, Statement, values};
+use crate::transaction::TransactionId;
 use crate::{accounts, books, events};
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
@@ -88,13 +90,13 @@ fn post_candidates(owners: &[Owner], max_rows: i64) -> Result<i64> {
     if owners.is_empty() {
         return Ok(0);
     }
-    let owners = accounts::lock_unless_busy(owners)?;
-    add_dimensions(&owners)?;
-    post_or_block(&owners, max_rows)
+    let locked = accounts::lock_unless_busy(owners)?;
+    add_dimensions(locked.iter().map(|locked| &locked.owner))?;
+    post_or_block(&locked, max_rows)
 }
 
 /// How many rows were posted. An owner whose figures cannot be written is set aside.
-fn post_or_block(owners: &[Owner], max_rows: i64) -> Result<i64> {
+fn post_or_block(owners: &[Locked], max_rows: i64) -> Result<i64> {
     let mut posted = 0;
     attempt_or_bisect(
         owners,
@@ -107,21 +109,21 @@ fn post_or_block(owners: &[Owner], max_rows: i64) -> Result<i64> {
             // A cancelled statement, a serialization failure: the caller's to hear.
             Err(failure) => failure.raise(),
         },
-        &mut |owner, failure| block(owner, &failure),
+        &mut |locked, failure| block(&locked.owner, &failure),
     )?;
     Ok(posted)
 }
 
 /// Makes the dimensions known that these owners' rows bring along. When another transaction is
 /// doing that, the rows wait for a later batch.
-fn add_dimensions(owners: &[Owner]) -> Result<()> {
+fn add_dimensions<'a>(owners: impl Iterator<Item = &'a Owner>) -> Result<()> {
     if ANY_NEW.write_row(&[], |row| row.get::<bool>(1))? != Some(true) {
         return Ok(());
     }
     if !spi::try_lock_until_commit(DIMENSION_LOCK)? {
         return Ok(());
     }
-    let (kinds, ids) = accounts::columns(owners);
+    let (kinds, ids) = targets::columns(owners);
     ADD_DIMENSIONS.execute(values![kinds, ids])
 }
 
@@ -129,10 +131,11 @@ fn add_dimensions(owners: &[Owner]) -> Result<()> {
 ///
 /// Locks: the owner's account row, which the caller has taken; then queue rows and figures.
 pub fn post_owner(owner: &Owner) -> Result<()> {
-    let owners = std::slice::from_ref(owner);
-    add_dimensions(owners)?;
+    add_dimensions(std::iter::once(owner))?;
     loop {
-        match spi::in_subtransaction(|| post_owners(owners, ROWS_AT_ONCE)) {
+        let posted_before = accounts::begin_of_unposted(owner)?;
+        let locked = [Locked { owner: owner.clone(), posted_before }];
+        match spi::in_subtransaction(|| post_owners(&locked, ROWS_AT_ONCE)) {
             Ok(0) => return Ok(()),
             Ok(_) => {}
             Err(failure) if failure.is_of_data() => return block(owner, &failure),
@@ -141,7 +144,7 @@ pub fn post_owner(owner: &Owner) -> Result<()> {
     }
 }
 
-fn post_owners(owners: &[Owner], max_rows: i64) -> Result<i64> {
+fn post_owners(owners: &[Locked], max_rows: i64) -> Result<i64> {
     if max_rows == 0 {
         return Ok(0);
     }
@@ -160,16 +163,18 @@ fn post_owners(owners: &[Owner], max_rows: i64) -> Result<i64> {
     targets::add_to_totals(&figures)?;
     targets::add_to_drivers(&figures)?;
     if has_minimum {
-        events::check_low_balances(owners)?;
+        let owners: Vec<Owner> = owners.iter().map(|locked| locked.owner.clone()).collect();
+        events::check_low_balances(&owners)?;
     }
     Ok(rows)
 }
 
 /// Takes rows out of the queue. What they add up to must be added to the figures by this same
 /// (sub)transaction.
-fn take(owners: &[Owner], max_rows: i64) -> Result<Vec<Entry>> {
-    let (kinds, ids) = accounts::columns(owners);
-    TAKE.write(values![kinds, ids, max_rows, accounts::place_of_queue()], |row| {
+fn take(owners: &[Locked], max_rows: i64) -> Result<Vec<Entry>> {
+    let (kinds, ids) = targets::columns(owners.iter().map(|locked| &locked.owner));
+    let from: Vec<TransactionId> = owners.iter().map(|locked| locked.posted_before).collect();
+    TAKE.write(values![kinds, ids, from, max_rows], |row| {
         Ok(Entry {
             owner: accounts::owner_of(row, 1)?,
             actor_user_id: row.get(3)?,

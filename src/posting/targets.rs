@@ -249,6 +249,7 @@ fn column<R: Copy, T>(rows: &[R], value: impl Fn(R) -> T) -> Vec<T> {
     rows.iter().map(|row| value(*row)).collect()
 }
 
-fn columns<'a>(owners: impl Iterator<Item = &'a Owner>) -> (Vec<&'a str>, Vec<&'a str>) {
+/// Owners as two array arguments.
+pub fn columns<'a>(owners: impl Iterator<Item = &'a Owner>) -> (Vec<&'a str>, Vec<&'a str>) {
     owners.map(|owner| (owner.kind.as_str(), owner.id.as_str())).unzip()
 }
