@@ -14,9 +14,10 @@ use pgrx::prelude::*;
 use std::ops::ControlFlow;
 use std::ptr;
 
-/// After so many deleted rows of an owner it is asked where those begin that are not. Asking costs
-/// about as much as stepping over them.
-const DELETED_ENOUGH: usize = 16;
+/// After so many deleted rows of an owner it is asked where those begin that are not: at most, and at
+/// least where that was so of the owners before. Asking costs about as much as stepping over the most.
+const MOST_DELETED: usize = 16;
+const LEAST_DELETED: usize = 2;
 
 /// Kind, owner and transaction, and what else makes the key unique.
 const COLUMNS: usize = 4;
@@ -106,8 +107,8 @@ impl<'a> Walk<'a> {
 
     unsafe fn go(&mut self, after: &str, guide: &mut impl Guide) -> Result<ControlFlow<()>> {
         let mut owner = after.to_owned();
-        let mut deleted = 0;
-        let mut has_leapt = false;
+        let mut enough = MOST_DELETED;
+        let (mut deleted, mut has_asked, mut has_leapt) = (0, false, false);
         unsafe {
             self.seek(Comparison::IsAfter, &owner, TransactionId::default());
             loop {
@@ -126,19 +127,21 @@ impl<'a> Walk<'a> {
                 }
                 let found = self.owner();
                 if found != owner {
+                    let next = if has_asked { enough / 2 } else { enough * 2 };
+                    enough = next.clamp(LEAST_DELETED, MOST_DELETED);
                     owner = found.to_owned();
-                    deleted = 0;
+                    (deleted, has_asked) = (0, false);
                 }
                 if pg_sys::index_fetch_heap(self.scan, self.slot) {
                     // Where one of an owner is there, what follows was queued after the last posting.
-                    deleted = DELETED_ENOUGH;
+                    deleted = MOST_DELETED;
                     if guide.row(&owner, &self.row())?.is_break() {
                         return Ok(ControlFlow::Break(()));
                     }
                 } else {
                     deleted += 1;
-                    if deleted == DELETED_ENOUGH {
-                        has_leapt = true;
+                    if deleted == enough && !has_asked {
+                        (has_asked, has_leapt) = (true, true);
                         let begin = guide.begin_of(&owner)?;
                         self.seek(Comparison::Is, &owner, begin);
                     }
