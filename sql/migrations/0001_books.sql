@@ -39,7 +39,7 @@ CREATE TABLE exa_billing.accounts (
     CONSTRAINT accounts_pkey PRIMARY KEY (owner_kind, owner_id),
     CONSTRAINT accounts_owner_kind_check CHECK (owner_kind IN ('user', 'organization')),
     CONSTRAINT accounts_minimum_balance_check CHECK (minimum_balance_microdollars > 0)
-) WITH (fillfactor = 60);
+) WITH (fillfactor = 40);
 CREATE INDEX accounts_next_expiration_idx ON exa_billing.accounts (next_credit_expiration_at)
     WHERE next_credit_expiration_at IS NOT NULL;
 CREATE INDEX accounts_minimum_idx ON exa_billing.accounts (owner_kind, owner_id)
@@ -69,7 +69,7 @@ CREATE TABLE exa_billing.exa_monthly_usage (
     CONSTRAINT exa_monthly_usage_pkey PRIMARY KEY (counter_id),
     CONSTRAINT exa_monthly_usage_context_key
         UNIQUE NULLS NOT DISTINCT (user_id, month, organization_id)
-) WITH (fillfactor = 70);
+) WITH (fillfactor = 50);
 COMMENT ON TABLE exa_billing.exa_monthly_usage IS
     'Posted counters per user, context (organization, or null for personal) and UTC month. The exact counters are in the view exa_monthly_usage_current and the function exa_monthly_usage().';
 
@@ -79,7 +79,7 @@ CREATE TABLE exa_billing.organization_member_usage (
     usage_date date NOT NULL,
     microdollars_used bigint NOT NULL,
     CONSTRAINT organization_member_usage_pkey PRIMARY KEY (organization_id, user_id, usage_date)
-) WITH (fillfactor = 70);
+) WITH (fillfactor = 50);
 COMMENT ON TABLE exa_billing.organization_member_usage IS
     'Posted variable spend per acting user, organization and UTC day, from every source, in microdollars.';
 
@@ -119,7 +119,7 @@ CREATE TABLE exa_billing.spend_daily_totals (
     total_microdollars bigint NOT NULL,
     spend_record_count bigint NOT NULL,
     CONSTRAINT spend_daily_totals_pkey PRIMARY KEY (owner_kind, owner_id, day_start, spend_category)
-) WITH (fillfactor = 70);
+) WITH (fillfactor = 50);
 COMMENT ON TABLE exa_billing.spend_daily_totals IS
     'Posted spend per owner, UTC day and category, in microdollars: the sums of spend_hourly_totals, so that evaluating thirty days of many owners reads thirty rows of each instead of seven hundred.';
 
