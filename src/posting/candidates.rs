@@ -1,9 +1,10 @@
 //! Whose rows the next batch takes.
 //!
 //! The queue is read in the order of its owners, from where the last batch of this backend stopped. So
-//! each owner is come to once in a turn, with all that has
-//! gathered meanwhile: the more there is to do, the less each row of it costs. A busy owner takes one
-//! batch of a turn at most, and one whose account is locked for hours holds nobody else back.
+//! each owner is come to once in a turn, with all that has gathered meanwhile: the more there is to do,
+//! the less each row of it costs. A busy owner takes one batch of a turn at most, and one whose account is
+//! locked for hours holds nobody else back. Where rows are let gather, so are turns put off, for each
+//! reads all that waits.
 
 use super::gathering::{Gathered, Patience};
 use crate::error::Result;
@@ -11,8 +12,9 @@ use crate::owner::{Owner, OwnerKind};
 use crate::spi::{self, Guide, Row, Statement, values};
 use crate::transaction::TransactionId;
 use crate::{accounts, sources};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::ControlFlow;
+use std::time;
 
 /// A turn that was begun.
 struct Turn {
@@ -23,6 +25,8 @@ struct Turn {
 
 thread_local! {
     static TURN: RefCell<Option<Turn>> = const { RefCell::new(None) };
+    /// Before then no rows are worth another turn.
+    static PAUSE_UNTIL: Cell<Option<time::Instant>> = const { Cell::new(None) };
 }
 
 /// Where the queue is not as it was made, and cannot be walked.
@@ -55,6 +59,9 @@ pub struct Candidates {
 /// Of the owners of the next `max_rows` rows.
 pub fn next(whose: Whose, max_rows: i64) -> Result<Candidates> {
     let turn = TURN.take().filter(|turn| turn.whose == whose);
+    if whose == Whose::Gathered && turn.is_none() && is_pause() {
+        return Ok(Candidates { owners: Vec::new(), are_first: true, are_last: true });
+    }
     let mut found = owners_after(turn.as_ref().map(|turn| &turn.resume_after), max_rows)?;
     let rows: i64 = found.iter().map(|(_, gathered)| gathered.rows).sum();
     let patience = match (whose, &turn) {
@@ -68,12 +75,20 @@ pub fn next(whose: Whose, max_rows: i64) -> Result<Candidates> {
         let last = found.last().map(|(owner, _)| owner.clone());
         TURN.set(last.map(|resume_after| Turn { whose, resume_after, patience }));
     }
+    PAUSE_UNTIL.set(match patience {
+        Some(patience) if are_last => Some(time::Instant::now() + patience.pause()),
+        _ => None,
+    });
     let clock = spi::clock();
     found.retain(|(_, gathered)| {
         patience.is_none_or(|patience| gathered.is_enough(patience, clock))
     });
     let owners = found.into_iter().map(|(owner, _)| owner).collect();
     Ok(Candidates { owners, are_first: turn.is_none(), are_last })
+}
+
+fn is_pause() -> bool {
+    PAUSE_UNTIL.get().is_some_and(|until| time::Instant::now() < until)
 }
 
 /// How long a transaction of somebody else has been holding deleted rows in their places.

@@ -2,6 +2,7 @@
 //! it posts; so under load rows are let gather for a moment. Every read adds them up meanwhile.
 
 use crate::time::{Instant, MICROSECONDS_PER_SECOND};
+use std::time::Duration;
 
 /// As many rows at the beginning of a turn are load; fewer are posted at once.
 const ROWS_OF_LOAD: i64 = 500;
@@ -24,9 +25,15 @@ impl Patience {
     /// nothing waits so long that anybody should worry.
     fn beside_old_transaction(kept_microseconds: i64) -> Self {
         let shortest = Self::UNDER_LOAD.longest_microseconds;
-        let longest_microseconds =
-            (kept_microseconds / 2).clamp(shortest, 60 * MICROSECONDS_PER_SECOND);
+        let longest_microseconds = kept_microseconds.clamp(shortest, 60 * MICROSECONDS_PER_SECOND);
         Self { rows_enough: 2_000, longest_microseconds }
+    }
+
+    /// Between two turns: rows wait longer by this at most, and those of a busy owner grow more than enough
+    /// meanwhile.
+    pub fn pause(self) -> Duration {
+        let pause = Duration::from_micros(self.longest_microseconds.unsigned_abs() / 8);
+        pause.min(Duration::from_secs(3))
     }
 
     /// With so many rows at the beginning of a turn, and after a transaction has held deleted rows in
@@ -92,6 +99,14 @@ mod tests {
     }
 
     #[test]
+    fn turns_are_put_off_by_a_part_of_what_rows_may_wait() {
+        assert_eq!(Patience::NONE.pause(), Duration::ZERO);
+        assert_eq!(Patience::UNDER_LOAD.pause(), Duration::from_millis(625));
+        let longest = Patience::of(1, i64::MAX).pause();
+        assert_eq!(longest, Duration::from_secs(3));
+    }
+
+    #[test]
     fn few_rows_are_posted_at_once() {
         assert!(is_enough(Patience::of(499, 0), 1, 0, 0));
         assert!(!is_enough(Patience::of(500, 0), 1, 0, 0));
@@ -103,10 +118,10 @@ mod tests {
         assert_eq!(Patience::of(499, 60 * second - 1), Patience::NONE);
         assert_eq!(Patience::of(500, 10 * second - 1), Patience::UNDER_LOAD);
         for (rows, kept, longest) in [
-            (500, 10 * second, 5 * second),
-            (500, 30 * second, 15 * second),
-            (1, 60 * second, 30 * second),
-            (9_999, 120 * second, 60 * second),
+            (500, 10 * second, 10 * second),
+            (500, 30 * second, 30 * second),
+            (1, 60 * second, 60 * second),
+            (9_999, 90 * second, 60 * second),
             (1, i64::MAX, 60 * second),
         ] {
             let patience = Patience::of(rows, kept);
