@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 
 static QUEUE: Statement =
     Statement::over_queue(include_str!("../../sql/statements/queue_of_owners.sql"));
-// Mostly part of one hour, so of one month: planned each time, and one partition is looked at. Each
-// owner by itself: a join over the view would read everybody's month.
+// Where the journals are not as they were made, or the time is of two months. Planned each time, so that
+// few partitions are looked at. Each owner by itself: a join over the view would read everybody's month.
 static PART_OF_HOUR: Statement = Statement::fresh_over_queue(
     "SELECT (o.place - 1)::int, f.spend_category, least(f.amount, 9223372036854775807)::bigint
      FROM unnest($1, $2) WITH ORDINALITY AS o(owner_kind, owner_id, place)
@@ -163,19 +163,19 @@ fn add_totals(
         .collect();
     let [day, week, month] = windows.rolled_from;
     let cuts = [day, week, month, windows.previous];
-    evidence::each_total(&asked, &cuts, |place, start, category, amount| {
+    let known_from = windows.known_from.unwrap_or(windows.end);
+    evidence::each_total(&asked, &cuts, known_from, |place, start, category, amount| {
         let (totals, previous_hour) = &mut sums[place];
         for (total, from) in totals.iter_mut().zip(windows.rolled_from) {
             if start >= from {
-                *total += i128::from(amount);
+                *total += amount;
             }
         }
         if start == windows.previous && category == Category::Variable {
-            *previous_hour += i128::from(amount);
+            *previous_hour += amount;
         }
         Ok(())
     })?;
-    let largest = |sum: i128| i64::try_from(sum).unwrap_or(i64::MAX);
     for (reading, (totals, previous_hour)) in readings.iter_mut().zip(sums) {
         reading.figures.totals = totals.map(largest);
         reading.figures.previous_hour = largest(previous_hour);
@@ -224,12 +224,14 @@ fn add_part(
     if part.from >= part.to || readings.is_empty() {
         return Ok(());
     }
-    let (kinds, ids) = columns(readings);
-    PART_OF_HOUR.read(values![kinds, ids, part.from, part.to], |row| {
-        let category = Category::parse(Some(&row.get::<String>(2)?))?;
-        add(&mut at(readings, row)?.figures, category, row.get(3)?);
-        Ok(())
-    })?;
+    if !add_entries(readings, part, &add)? {
+        let (kinds, ids) = columns(readings);
+        PART_OF_HOUR.read(values![kinds, ids, part.from, part.to], |row| {
+            let category = Category::parse(Some(&row.get::<String>(2)?))?;
+            add(&mut at(readings, row)?.figures, category, row.get(3)?);
+            Ok(())
+        })?;
+    }
     let owners = readings.iter().map(|reading| &reading.known.owner);
     let attached = sources::attached_charges_of(owners, part.from, part.to)?;
     if attached.is_empty() {
@@ -243,6 +245,29 @@ fn add_part(
         add(&mut readings[place].figures, category, charge.amount);
     }
     Ok(())
+}
+
+/// What the product's own journals hold of it; false when only a statement can tell.
+fn add_entries(
+    readings: &mut [&mut Reading],
+    part: Interval,
+    add: impl Fn(&mut Figures, Category, i64),
+) -> Result<bool> {
+    let owners: Vec<&Owner> = readings.iter().map(|reading| &reading.known.owner).collect();
+    let mut sums: BTreeMap<(usize, Category), i128> = BTreeMap::new();
+    let is_read = sources::each_entry_of(&owners, (part.from, part.to), |place, entry| {
+        *sums.entry((place, entry.category)).or_default() += i128::from(entry.amount);
+        Ok(())
+    })?;
+    for ((place, category), sum) in sums {
+        add(&mut readings[place].figures, category, largest(sum));
+    }
+    Ok(is_read)
+}
+
+/// A sum that is larger than can be is refused in the end.
+fn largest(sum: i128) -> i64 {
+    i64::try_from(sum).unwrap_or(i64::MAX)
 }
 
 fn read_from_journals(reading: &mut Reading, moment: Moment) -> Result<()> {

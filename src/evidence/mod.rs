@@ -10,6 +10,7 @@ mod ranges;
 mod reading;
 mod rolling;
 mod series;
+mod stretches;
 mod top_drivers;
 mod totals;
 mod window;

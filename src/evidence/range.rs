@@ -45,6 +45,10 @@ impl Range {
         Ok(Interval { from: time::hours_before("as_of", self.hours, to)?, to })
     }
 
+    pub fn is_by_days(self) -> bool {
+        matches!(self.bucket, Bucket::Days(_))
+    }
+
     pub fn buckets(self, window: Interval) -> Vec<Interval> {
         let end_of = |from: Instant| match self.bucket {
             Bucket::Hour => from.plus_hours(1),

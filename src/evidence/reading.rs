@@ -46,7 +46,7 @@ impl<'a> Spend<'a> {
             let category = Category::parse(Some(charge.dimension.category))?;
             hourly.add(charge.hour_start, category, charge.amount, charge.records);
         }
-        self.parts.add_rolled(self.owner, &mut hourly)?;
+        self.parts.add_rolled(self.owner, Grain::Hours, &mut hourly)?;
         Ok(hourly)
     }
 
@@ -92,9 +92,26 @@ impl<'a> Spend<'a> {
     }
 }
 
+/// How finely an owner's spend is told apart.
+#[derive(Clone, Copy)]
+enum Grain {
+    Hours,
+    /// UTC days that are known as a whole stand at their first hour.
+    Days,
+}
+
 /// What an owner has spent in each hour of a window, charges before `until` counted; not what for, so that
 /// no statement need be planned for partial hours.
 pub fn hourly(owner: &Owner, window: Interval, until: Instant) -> Result<Hourly> {
+    spent_by(Grain::Hours, owner, window, until)
+}
+
+/// The same for sums of whole UTC days and of what of the window lies before and after these.
+pub fn daily(owner: &Owner, window: Interval, until: Instant) -> Result<Hourly> {
+    spent_by(Grain::Days, owner, window, until)
+}
+
+fn spent_by(grain: Grain, owner: &Owner, window: Interval, until: Instant) -> Result<Hourly> {
     let coverage = Coverage::read(Some(owner), window.from, window.to)?;
     let counted = window.cut_to(Interval { from: window.from, to: until });
     let parts = Parts::of(counted, &coverage);
@@ -103,7 +120,7 @@ pub fn hourly(owner: &Owner, window: Interval, until: Instant) -> Result<Hourly>
     for part in &parts.direct {
         add_entries(owner, *part, is_any_attached, &mut hourly)?;
     }
-    parts.add_rolled(owner, &mut hourly)?;
+    parts.add_rolled(owner, grain, &mut hourly)?;
     Ok(hourly)
 }
 
@@ -132,15 +149,27 @@ fn add_entries(
 
 impl Parts {
     /// Adds what the rollups and the queue have of the rolled hours.
-    fn add_rolled(&self, owner: &Owner, hourly: &mut Hourly) -> Result<()> {
+    fn add_rolled(&self, owner: &Owner, grain: Grain, hourly: &mut Hourly) -> Result<()> {
         let Some([kind, id, from, to, edges]) = self.rolled_arguments(owner) else {
             return Ok(());
         };
         for hours in &self.rolled {
-            totals::HOURS.each(owner, *hours, |hour, category, amount, records| {
-                hourly.add(hour, category, amount, records);
-                Ok(())
-            })?;
+            let days = match grain {
+                Grain::Hours => Interval { from: hours.to, to: hours.to },
+                Grain::Days => hours.whole_days(),
+            };
+            let before = Interval { from: hours.from, to: days.from };
+            let after = Interval { from: days.to, to: hours.to };
+            for (totals, part) in
+                [(&totals::HOURS, before), (&totals::DAYS, days), (&totals::HOURS, after)]
+            {
+                if part.from < part.to {
+                    totals.each(owner, part, |start, category, amount, records| {
+                        hourly.add(start, category, amount, records);
+                        Ok(())
+                    })?;
+                }
+            }
         }
         let begin = Value::from(accounts::read(owner)?.posted_before);
         QUEUE.read(&[kind, id, from, to, edges, begin], |row| {

@@ -20,8 +20,8 @@ fn rolling_spend(
     let as_of = time::as_of(as_of)?;
     let window = Interval { from: time::start_of_span(span, as_of)?, to: as_of };
     books::enter_for_reading("exa_billing.rolling_spend()")?;
-    let hourly = reading::hourly(&owner, window, as_of)?;
-    let [total, variable, scheduled, records] = amount_columns(hourly.amounts(window)?);
-    let is_complete = Value::from(hourly.is_complete(window));
+    let spent = reading::daily(&owner, window, as_of)?;
+    let [total, variable, scheduled, records] = amount_columns(spent.amounts(window)?);
+    let is_complete = Value::from(spent.is_complete(window));
     Ok(Composite::new(&[total, variable, scheduled, records, is_complete]))
 }

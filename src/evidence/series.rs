@@ -55,6 +55,7 @@ fn spend_series(
     let as_of = time::as_of(as_of)?;
     let window = range.window(as_of)?;
     books::enter_for_reading("exa_billing.spend_series()")?;
-    let hourly = reading::hourly(&owner, window, as_of)?;
+    let read = if range.is_by_days() { reading::daily } else { reading::hourly };
+    let hourly = read(&owner, window, as_of)?;
     Ok(points(range, window, &hourly)?.iter().map(row).collect())
 }

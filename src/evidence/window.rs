@@ -23,6 +23,12 @@ impl Interval {
         if self.from < self.to { (end.0 - first.0) / MICROSECONDS_PER_HOUR } else { 0 }
     }
 
+    /// The UTC days that lie in it whole; empty, at its end, where there is none.
+    pub fn whole_days(self) -> Interval {
+        let (from, to) = (self.from.day_ceiling(), self.to.day_start());
+        if from < to { Interval { from, to } } else { Interval { from: self.to, to: self.to } }
+    }
+
     pub fn cut_to(self, other: Interval) -> Interval {
         let from = self.from.max(other.from);
         Interval { from, to: self.to.min(other.to).max(from) }
@@ -101,6 +107,17 @@ mod tests {
         let hour = |hour: i64| Instant(0).plus_hours(hour);
         let degraded = degraded.iter().map(|&(from, to)| Hours { from: hour(from), to: hour(to) });
         Coverage { known_from, degraded: degraded.collect() }
+    }
+
+    #[test]
+    fn whole_days_are_those_of_utc() {
+        let day = |day| utc(2026, 6, day, 0, 0);
+        let of = |from, to| Interval { from, to }.whole_days();
+        let days = Interval { from: day(2), to: day(4) };
+        assert_eq!(of(utc(2026, 6, 1, 1, 0), utc(2026, 6, 4, 23, 0)), days);
+        assert_eq!(of(day(2), day(4)), days);
+        let (noon, night) = (utc(2026, 6, 1, 12, 0), utc(2026, 6, 2, 12, 0));
+        assert_eq!(of(noon, night), Interval { from: night, to: night });
     }
 
     #[test]

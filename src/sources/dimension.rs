@@ -7,7 +7,7 @@ use uuid::Uuid;
 pub const OTHER: &str = "other";
 
 /// Request-metered or subscription-like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Category {
     Variable,
     Scheduled,

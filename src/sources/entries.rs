@@ -64,10 +64,7 @@ pub fn each_entry(
     mut each: impl FnMut(Entry) -> Result<()>,
 ) -> Result<bool> {
     let id = owner.id.as_str();
-    let requests = match owner.kind {
-        OwnerKind::User => &REQUESTS_OF_USER,
-        OwnerKind::Organization => &REQUESTS_OF_ORGANIZATION,
-    };
+    let requests = requests_of(owner.kind);
     if !(requests.is_readable(times) && SPEND.is_readable(times)) {
         return Ok(false);
     }
@@ -76,11 +73,50 @@ pub fn each_entry(
         None => Ok(()),
     })?;
     let is_read = SPEND.read(&[owner.kind.as_str(), id], times, |cells| each(spend(cells)?))?;
-    if are_read && is_read {
-        Ok(true)
-    } else {
-        Err(BillingError::internal("a journal changed while it was read"))
+    if are_read && is_read { Ok(true) } else { Err(changed()) }
+}
+
+/// The same of many owners, all in the same time: whose by its place, in no order.
+pub fn each_entry_of(
+    owners: &[&Owner],
+    times: (Instant, Instant),
+    mut each: impl FnMut(usize, Entry) -> Result<()>,
+) -> Result<bool> {
+    let kinds = [OwnerKind::Organization, OwnerKind::User];
+    let are_readable = kinds.iter().all(|kind| requests_of(*kind).is_readable(times));
+    if !(are_readable && SPEND.is_readable(times)) {
+        return Ok(false);
     }
+    for kind in kinds {
+        let places: Vec<usize> =
+            (0..owners.len()).filter(|place| owners[*place].kind == kind).collect();
+        let asked = places.iter().map(|place| ([owners[*place].id.as_str()], times));
+        let are_read = requests_of(kind).read_many(times, asked, |number, cells| {
+            let place = places[number];
+            match request(owners[place], cells)? {
+                Some(entry) => each(place, entry),
+                None => Ok(()),
+            }
+        })?;
+        if !are_read {
+            return Err(changed());
+        }
+    }
+    let asked = owners.iter().map(|owner| ([owner.kind.as_str(), owner.id.as_str()], times));
+    let is_read = SPEND.read_many(times, asked, |place, cells| each(place, spend(cells)?))?;
+    if is_read { Ok(true) } else { Err(changed()) }
+}
+
+fn requests_of(kind: OwnerKind) -> &'static Range {
+    match kind {
+        OwnerKind::User => &REQUESTS_OF_USER,
+        OwnerKind::Organization => &REQUESTS_OF_ORGANIZATION,
+    }
+}
+
+/// What was readable stays so while it is locked.
+fn changed() -> BillingError {
+    BillingError::internal("a journal changed while it was read")
 }
 
 /// None for a free one, and for one that somebody else pays for.

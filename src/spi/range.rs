@@ -65,19 +65,19 @@ impl Range {
         }
     }
 
-    /// The rows of many keys, each with a range of its own, out of one table: what is asked by its place, in
-    /// the order in which rows lie. So of keys whose rows lie on the same pages each page is read once.
-    /// False and the locks as above.
-    pub fn read_many<'a>(
+    /// The rows of many keys, each with a range of its own that lies in `within`: what is asked by its
+    /// place, in the order in which rows lie. So of keys whose rows lie on the same pages each page is read
+    /// once. False and the locks as above.
+    pub fn read_many<'a, const KEYS: usize>(
         &'static self,
-        asked: impl Iterator<Item = ([&'a str; 2], (Instant, Instant))>,
+        within: (Instant, Instant),
+        asked: impl Iterator<Item = ([&'a str; KEYS], (Instant, Instant))>,
         mut each: impl FnMut(usize, &Cells) -> Result<()>,
     ) -> Result<bool> {
-        debug_assert!(!self.is_partitioned, "its rows are on the pages of one table");
         // SAFETY: as above. A row that an index entry told of and that has gone before it is fetched was
         // visible to nobody, nor is to this snapshot what may have come into its place.
         unsafe {
-            let Some((table, index)) = self.open(Instant(i64::MIN), Instant(i64::MAX)) else {
+            let Some((table, index)) = self.open(within.0, within.1) else {
                 return Ok(false);
             };
             let mut scan = Scan::over(&table, &index, count_of(self.key) + 2);
