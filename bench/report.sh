@@ -168,13 +168,20 @@ owner_rows() {
     done
 }
 
+# Where a run was stopped and gone on with.
+sittings() {
+    local count
+    count=$(grep -c '^sitting' "$FIGURES")
+    [ "$count" = 1 ] || echo " in $count sittings"
+}
+
 report() {
     cat <<TEXT
 # Results
 
-Written by \`$COMMAND\` on $(date -u +%Y-%m-%d), at $(git -C "$ROOT" rev-parse --short HEAD).
+Written by \`$COMMAND\`$(sittings) on $(date -u +%Y-%m-%d), at $(git -C "$ROOT" rev-parse --short HEAD).
 
-- Machine: $(nproc) × $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(awk '/^MemTotal/ { printf "%.0f GB", $2 / 1048576 }' /proc/meminfo); load before the run $LOAD_BEFORE.
+- Machine: $(nproc) × $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(awk '/^MemTotal/ { printf "%.0f GB", $2 / 1048576 }' /proc/meminfo); load before the run $(sed -n 's/^sitting\t//p' "$FIGURES" | paste -sd ' ').
 - $("$(bin_of "$MAJOR")/postgres" --version); $(rustc --version); exa_billing $(sed -n 's/^version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml" | head -n 1), optimised build.
 - pgbench -M prepared, $CLIENTS clients, 2 threads, 20,000 users, 1,000 organizations, rounds: $ROUNDS, interleaved, $SECONDS_PER_RUN s a run.
 - $(printf '%s; ' "${SETTINGS[@]}" | sed 's/; $//'); the rest as PostgreSQL has it.

@@ -5,6 +5,7 @@
 #   bench/run.sh                      everything, into bench/RESULTS.md: more than an hour
 #   bench/run.sh --quick              the main rows, reduced, to the screen: three minutes
 #   bench/run.sh --only W5,W6         some of it, to the screen
+#   bench/run.sh --continue           goes on with the last run where it was stopped
 #
 # Parts: W1 … W13 as in bench/RESULTS.md, wal (what a charge writes), owners (docs/throughput.svg).
 # Options: --rounds N (3), --seconds N (10 a run), --step-seconds N (60: one of the ten steps of W8 and
@@ -33,6 +34,7 @@ usage() {
 ALL=W1,W2,W3,W4,W5,W6,W7,W8,W9,W10,W11,W12,W13,wal,owners
 SELECTED=$ALL
 QUICK=no
+CONTINUE=no
 ROUNDS=3
 SECONDS_PER_RUN=10
 STEPS=10
@@ -43,6 +45,7 @@ OWNERS=10000
 LOG_ROWS=20000000
 RESULTS=$BENCH/RESULTS.md # only of a whole run
 COMMAND="bench/run.sh${*:+ $*}"
+COMMAND=${COMMAND/ --continue/}
 
 while [ $# -gt 0 ]; do
     case $1 in
@@ -51,6 +54,10 @@ while [ $# -gt 0 ]; do
         QUICK=yes
         SELECTED=W1,W2,W3,W4,W5,W6,W7,W9,W11
         ROUNDS=1 SECONDS_PER_RUN=3 QUEUE_ROWS=100000 CHARGES=100000
+        shift
+        ;;
+    --continue)
+        CONTINUE=yes
         shift
         ;;
     --only)
@@ -79,11 +86,32 @@ done
 
 FAILED=()
 
+# begin_figures: empties the file of figures, or keeps of it the parts that were measured to their end. What was
+# measured of another commit, or otherwise, does not belong to the same run.
+begin_figures() {
+    local run
+    run="$(git -C "$ROOT" rev-parse --short HEAD) $COMMAND"
+    if [ $CONTINUE = yes ]; then
+        [ "$(sed -n '1s/^run\t//p' "$FIGURES")" = "$run" ] || die "the last run was not: $run"
+        awk -F '\t' '{ part = part $0 "\n" }
+                     $1 ~ /^(run|done|sitting)$/ { printf "%s", part }
+                     $1 ~ /^(run|done|failed|sitting)$/ { part = "" }' "$FIGURES" >"$FIGURES.kept"
+        mv "$FIGURES.kept" "$FIGURES"
+    else
+        printf 'run\t%s\n' "$run" >"$FIGURES"
+    fi
+    printf 'sitting\t%s\n' "$(cut -d ' ' -f 1 /proc/loadavg)" >>"$FIGURES"
+}
+
 # part NAME WORKLOAD...: measures it if one of its workloads is selected. One that fails stops no other.
 part() {
     local name=$1
     shift
     wants "$@" || return 0
+    if grep -q "^done"$'\t'"$name\$" "$FIGURES"; then
+        note "measured before: $name"
+        return 0
+    fi
     say "Measuring: $name"
     set +e
     (
@@ -91,7 +119,12 @@ part() {
         "part_$name"
     )
     # shellcheck disable=SC2181 # a condition would switch errexit off
-    [ $? = 0 ] || FAILED+=("$name")
+    if [ $? = 0 ]; then
+        printf 'done\t%s\n' "$name" >>"$FIGURES"
+    else
+        printf 'failed\t%s\n' "$name" >>"$FIGURES"
+        FAILED+=("$name")
+    fi
     set -e
 }
 
@@ -99,8 +132,7 @@ everything() {
     trap 'stop_and_remove "$DIR"' EXIT
     trap 'exit 130' INT TERM
     make_work
-    : >"$FIGURES"
-    LOAD_BEFORE=$(cut -d " " -f 1 /proc/loadavg)
+    begin_figures
     start_bench_server
     part charges W1 W2 W3 W4 W5 W6 W7 W13
     part written wal
