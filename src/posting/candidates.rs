@@ -2,14 +2,16 @@
 //!
 //! The queue is read in the order of its owners, from where the last batch of this backend stopped. So
 //! each owner is come to once in a turn, with all that has gathered meanwhile: the more there is to do,
-//! the less each row of it costs. A busy owner takes one batch of a turn at most, and one whose account is
-//! locked for hours holds nobody else back. Where rows are let gather, so are turns put off, for each
-//! reads all that waits.
+//! the less each row of it costs. One whose account is locked for hours holds nobody else back. Where rows
+//! are let gather, so are turns put off, for each reads all that waits; and busy owners are come to between
+//! the others, a batch at most each time.
 
+use super::busy::Busy;
 use super::gathering::{Gathered, Patience};
 use crate::error::Result;
 use crate::owner::{Owner, OwnerKind};
 use crate::spi::{self, Guide, Row, Statement, values};
+use crate::time::Instant;
 use crate::transaction::TransactionId;
 use crate::{accounts, sources};
 use std::cell::{Cell, RefCell};
@@ -25,6 +27,7 @@ struct Turn {
 
 thread_local! {
     static TURN: RefCell<Option<Turn>> = const { RefCell::new(None) };
+    static BUSY: RefCell<Busy> = const { RefCell::new(Busy::new()) };
     /// Before then no rows are worth another turn.
     static PAUSE_UNTIL: Cell<Option<time::Instant>> = const { Cell::new(None) };
 }
@@ -59,8 +62,15 @@ pub struct Candidates {
 /// Of the owners of the next `max_rows` rows.
 pub fn next(whose: Whose, max_rows: i64) -> Result<Candidates> {
     let turn = TURN.take().filter(|turn| turn.whose == whose);
-    if whose == Whose::Gathered && turn.is_none() && is_pause() {
-        return Ok(Candidates { owners: Vec::new(), are_first: true, are_last: true });
+    if whose == Whose::Gathered {
+        if turn.is_none() && is_pause() {
+            return Ok(Candidates { owners: Vec::new(), are_first: true, are_last: true });
+        }
+        let busy = BUSY.with_borrow_mut(|busy| busy.due(spi::clock()));
+        if turn.is_some() && !busy.is_empty() {
+            TURN.set(turn);
+            return Ok(Candidates { owners: busy, are_first: false, are_last: false });
+        }
     }
     let mut found = owners_after(turn.as_ref().map(|turn| &turn.resume_after), max_rows)?;
     let rows: i64 = found.iter().map(|(_, gathered)| gathered.rows).sum();
@@ -76,15 +86,27 @@ pub fn next(whose: Whose, max_rows: i64) -> Result<Candidates> {
         TURN.set(last.map(|resume_after| Turn { whose, resume_after, patience }));
     }
     PAUSE_UNTIL.set(match patience {
-        Some(patience) if are_last => Some(time::Instant::now() + patience.pause()),
+        Some(patience) if are_last => {
+            let pause = patience.pause_microseconds().unsigned_abs();
+            Some(time::Instant::now() + time::Duration::from_micros(pause))
+        }
         _ => None,
     });
     let clock = spi::clock();
-    found.retain(|(_, gathered)| {
-        patience.is_none_or(|patience| gathered.is_enough(patience, clock))
-    });
+    if let Some(patience) = patience {
+        note_busy(&found, patience, clock);
+        found.retain(|(_, gathered)| gathered.is_enough(patience, clock));
+    }
     let owners = found.into_iter().map(|(owner, _)| owner).collect();
     Ok(Candidates { owners, are_first: turn.is_none(), are_last })
+}
+
+fn note_busy(found: &[(Owner, Gathered)], patience: Patience, clock: Instant) {
+    BUSY.with_borrow_mut(|busy| {
+        for (owner, gathered) in found {
+            busy.note(owner, gathered, patience, clock);
+        }
+    });
 }
 
 fn is_pause() -> bool {

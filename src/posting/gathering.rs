@@ -2,7 +2,6 @@
 //! it posts; so under load rows are let gather for a moment. Every read adds them up meanwhile.
 
 use crate::time::{Instant, MICROSECONDS_PER_SECOND};
-use std::time::Duration;
 
 /// As many rows at the beginning of a turn are load; fewer are posted at once.
 const ROWS_OF_LOAD: i64 = 500;
@@ -17,7 +16,7 @@ pub struct Patience {
 
 impl Patience {
     const NONE: Self = Self { rows_enough: 1, longest_microseconds: 0 };
-    const UNDER_LOAD: Self =
+    pub const UNDER_LOAD: Self =
         Self { rows_enough: 50, longest_microseconds: 5 * MICROSECONDS_PER_SECOND };
 
     /// A transaction that is held open keeps every version of every figure in its place, and each visit
@@ -31,9 +30,12 @@ impl Patience {
 
     /// Between two turns: rows wait longer by this at most, and those of a busy owner grow more than enough
     /// meanwhile.
-    pub fn pause(self) -> Duration {
-        let pause = Duration::from_micros(self.longest_microseconds.unsigned_abs() / 8);
-        pause.min(Duration::from_secs(3))
+    pub fn pause_microseconds(self) -> i64 {
+        (self.longest_microseconds / 8).min(3 * MICROSECONDS_PER_SECOND)
+    }
+
+    pub fn longest_microseconds(self) -> i64 {
+        self.longest_microseconds
     }
 
     /// With so many rows at the beginning of a turn, and after a transaction has held deleted rows in
@@ -69,6 +71,13 @@ impl Gathered {
         self.newest = self.newest.max(created_at);
     }
 
+    /// In what time as many rows gather as are enough; none where too few wait to tell.
+    pub fn microseconds_to_enough(&self, patience: Patience, clock: Instant) -> Option<i64> {
+        let waited = clock.microseconds_since(self.oldest).max(1);
+        (self.rows >= patience.rows_enough / 4)
+            .then(|| waited.saturating_mul(patience.rows_enough) / self.rows.max(1))
+    }
+
     /// A charge dated ahead says nothing of how long it has waited.
     pub fn is_enough(&self, patience: Patience, clock: Instant) -> bool {
         self.rows >= patience.rows_enough
@@ -100,10 +109,9 @@ mod tests {
 
     #[test]
     fn turns_are_put_off_by_a_part_of_what_rows_may_wait() {
-        assert_eq!(Patience::NONE.pause(), Duration::ZERO);
-        assert_eq!(Patience::UNDER_LOAD.pause(), Duration::from_millis(625));
-        let longest = Patience::of(1, i64::MAX).pause();
-        assert_eq!(longest, Duration::from_secs(3));
+        assert_eq!(Patience::NONE.pause_microseconds(), 0);
+        assert_eq!(Patience::UNDER_LOAD.pause_microseconds(), 625_000);
+        assert_eq!(Patience::of(1, i64::MAX).pause_microseconds(), 3 * MICROSECONDS_PER_SECOND);
     }
 
     #[test]

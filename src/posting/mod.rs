@@ -1,6 +1,7 @@
 //! Posting: moves queue rows into balances, counters and rollups.
 
 mod batch;
+mod busy;
 mod candidates;
 mod figures;
 mod gathering;
