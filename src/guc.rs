@@ -1,5 +1,6 @@
 //! The settings. What touches money or rights is for superusers; the worker's pace is for SIGHUP.
 
+use crate::time::MICROSECONDS_PER_HOUR;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use std::ffi::CString;
 
@@ -30,6 +31,11 @@ pub fn posting_interval() -> std::time::Duration {
 /// How long after an owner's first charge that was not evaluated its spend is evaluated.
 pub fn evaluation_delay_microseconds() -> i64 {
     i64::from(EVALUATION_DELAY_MS.get()) * 1_000
+}
+
+/// How long an owner without alerts is left alone after an evaluation. Once an hour everybody is evaluated.
+pub fn evaluation_rest_microseconds() -> i64 {
+    (30 * evaluation_delay_microseconds()).min(MICROSECONDS_PER_HOUR)
 }
 
 /// The end user whom this session serves, as the application has set it.
@@ -120,7 +126,7 @@ pub fn init() {
     GucRegistry::define_int_guc(
         c"exa_billing.evaluation_delay",
         c"How long after an owner's first charge that was not evaluated its spend is evaluated.",
-        c"Counted from the posting of that charge; further charges do not put it off.",
+        c"Counted from the posting of that charge; further charges do not put it off. Owners without alerts are left alone for thirty times as long, an hour at most, after each evaluation.",
         &EVALUATION_DELAY_MS,
         0,
         3_600_000,

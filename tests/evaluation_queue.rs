@@ -161,6 +161,10 @@ fn charges_that_an_evaluation_leaves_out_become_due_like_any_other() {
     run_sql(&mut client, "UPDATE exa_billing.evaluation_queue SET due_at = clock_timestamp()");
     let now = clock(&mut client);
     assert_eq!(one::<i64>(&mut client, evaluate, &[&now]), 2);
+    let resting =
+        "DELETE FROM exa_billing.evaluation_queue WHERE due_at > now() + interval '4 minutes'
+                   RETURNING owner_id";
+    assert_eq!(one::<String>(&mut client, resting, &[]), "late");
     assert_eq!(queued(&mut client), ["user ahead"]);
     // An owner that waits like this is no reason to leave another charge out.
     assert!(one::<bool>(&mut client, due, &[&first]));

@@ -1,8 +1,9 @@
 //! Evaluating many owners at once: all is read on one snapshot, decided, and written.
 
 use super::decision::{Decision, Finding, Moment};
+use super::queue::{self, WithoutAlerts};
 use super::standing::{self, Known};
-use super::{episodes, figures, findings, queue};
+use super::{episodes, figures, findings};
 use crate::bisect::attempt_or_bisect;
 use crate::error::Result;
 use crate::events::{self, NewEvent};
@@ -106,8 +107,16 @@ pub fn evaluate_together(owners: &[Owner], moment: Moment) -> Result<Counts> {
     })?;
     suggestions::write(&suggested, moment.as_of)?;
     let counts = write(owners, moment.as_of, &outcomes)?;
-    held.settle(&later)?;
+    held.settle(moment.as_of, &later, &without_alerts(&outcomes))?;
     Ok(counts)
+}
+
+fn without_alerts(outcomes: &[Outcome]) -> WithoutAlerts<'_> {
+    let known = outcomes.iter().map(|outcome| &outcome.known);
+    known
+        .filter(|known| !known.standing.settings.spend_alerts)
+        .map(|known| (&known.owner, known.last_evaluated_at))
+        .collect()
 }
 
 fn write(owners: &[Owner], as_of: Instant, outcomes: &[Outcome]) -> Result<Counts> {

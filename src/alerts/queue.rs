@@ -17,7 +17,7 @@ static DUE: Statement = Statement::over_queue(
      ORDER BY min(due_at), owner_kind, owner_id LIMIT $2",
 );
 static HOLD: Statement = Statement::over_queue(
-    "SELECT e.owner_kind, e.owner_id, e.entry_id
+    "SELECT e.owner_kind, e.owner_id, e.entry_id, e.due_at
      FROM unnest($1, $2) AS o(owner_kind, owner_id)
      JOIN exa_billing.evaluation_queue AS e
          ON e.owner_kind = o.owner_kind AND e.owner_id = o.owner_id
@@ -36,6 +36,10 @@ static POSTPONE: Statement = Statement::over_queue(
      FROM unnest($1, $2, $3, $4) AS later(owner_kind, owner_id, entry_id, due_at)
      WHERE e.owner_kind = later.owner_kind AND e.owner_id = later.owner_id
        AND e.entry_id = later.entry_id",
+);
+static BRING_FORWARD: Statement = Statement::over_queue(
+    "UPDATE exa_billing.evaluation_queue SET due_at = $3
+     WHERE owner_kind = $1 AND owner_id = $2 AND due_at > $3 AND failure_count = 0",
 );
 // Of one month or two: planned each time, so that the others are not looked at. Each owner by itself: a join
 // over the view would read everybody's.
@@ -77,7 +81,13 @@ pub fn due(as_of: Instant, max_owners: i64, after: Option<&Due>) -> Result<Vec<D
 }
 
 /// Rows of the queue that an evaluation takes upon itself.
-pub struct Held(Vec<(Owner, Uuid)>);
+pub struct Held(Vec<HeldRow>);
+
+struct HeldRow {
+    owner: Owner,
+    entry: Uuid,
+    due: Instant,
+}
 
 /// Holds the rows of these owners that are due, before their spend is looked at: posting leaves an
 /// overdue row that nobody holds as it is, and adds one beside a row that somebody does. One that
@@ -92,19 +102,33 @@ pub fn hold(owners: &[Owner], as_of: Instant) -> Result<Held> {
         return Ok(Held(Vec::new()));
     }
     let (kinds, ids) = accounts::columns(owners);
-    let held = HOLD
-        .write(values![kinds, ids, as_of], |row| Ok((accounts::owner_of(row, 1)?, row.get(3)?)))?;
+    let held = HOLD.write(values![kinds, ids, as_of], |row| {
+        Ok(HeldRow { owner: accounts::owner_of(row, 1)?, entry: row.get(3)?, due: row.get(4)? })
+    })?;
     Ok(Held(held))
 }
 
 /// The first charge of each owner that an evaluation left out, because it is dated later.
 pub type Later = BTreeMap<Owner, Instant>;
 
+/// Owners without alerts, and as of when they were evaluated before: only suggestions come of evaluating
+/// them, by the spend of a week.
+pub type WithoutAlerts<'a> = BTreeMap<&'a Owner, Option<Instant>>;
+
+impl HeldRow {
+    /// The row of an owner without alerts stays for a rest: while it waits, posting adds none. It goes after
+    /// that, until the owner is charged again.
+    fn rests(&self, without_alerts: &WithoutAlerts) -> bool {
+        let rested_since = self.due.plus_microseconds(-guc::evaluation_rest_microseconds());
+        without_alerts.get(&self.owner).is_some_and(|last| *last != Some(rested_since))
+    }
+}
+
 impl Held {
     /// What these rows stand for and an evaluation as of this instant leaves out: charges dated ahead
     /// of the clock, or made while the evaluation waited for its turn. On the caller's snapshot.
     pub fn charged_later(&self, as_of: Instant) -> Result<Later> {
-        let owners: BTreeSet<&Owner> = self.0.iter().map(|(owner, _)| owner).collect();
+        let owners: BTreeSet<&Owner> = self.0.iter().map(|row| &row.owner).collect();
         if owners.is_empty() {
             return Ok(Later::new());
         }
@@ -118,25 +142,32 @@ impl Held {
         Ok(later.into_iter().collect())
     }
 
-    /// What they stand for has been evaluated, but for later charges: those become due like any other.
-    pub fn settle(self, later: &Later) -> Result<()> {
+    /// What they stand for has been evaluated as of this instant, but for later charges: those become due like
+    /// any other. Of an owner without alerts the next evaluation is some time off.
+    pub fn settle(self, as_of: Instant, later: &Later, without: &WithoutAlerts) -> Result<()> {
+        let (clock, delay) = (spi::clock(), guc::evaluation_delay_microseconds());
+        let rested = as_of.plus_microseconds(guc::evaluation_rest_microseconds());
         // One row of each is enough.
         let mut seen = BTreeSet::new();
-        let (postponed, done): (Vec<_>, Vec<_>) = self
-            .0
-            .into_iter()
-            .partition(|(owner, _)| later.contains_key(owner) && seen.insert(owner.clone()));
+        let (mut postponed, mut due_at, mut done) = (Vec::new(), Vec::new(), Vec::new());
+        for row in self.0 {
+            // One dated ahead is looked for again and again: others may come before its time.
+            let due = match later.get(&row.owner) {
+                Some(first) => Some((*first).min(clock).plus_microseconds(delay)),
+                None => (row.rests(without) && rested > clock).then_some(rested),
+            };
+            match due {
+                Some(due) if seen.insert(row.owner.clone()) => {
+                    postponed.push(row);
+                    due_at.push(due);
+                }
+                _ => done.push(row),
+            }
+        }
         Held(done).remove()?;
         if postponed.is_empty() {
             return Ok(());
         }
-        let (clock, delay) = (spi::clock(), guc::evaluation_delay_microseconds());
-        // One dated ahead is looked for again and again: others may come before its time.
-        let due = |(owner, _): &(Owner, Uuid)| {
-            let first = later.get(owner).copied().unwrap_or(clock);
-            first.min(clock).plus_microseconds(delay)
-        };
-        let due_at: Vec<Instant> = postponed.iter().map(due).collect();
         let (kinds, ids, entries) = columns(&postponed);
         POSTPONE.execute(values![kinds, ids, entries, due_at])
     }
@@ -150,14 +181,23 @@ impl Held {
     }
 }
 
-fn columns(rows: &[(Owner, Uuid)]) -> (Vec<&str>, Vec<&str>, Vec<Uuid>) {
+fn columns(rows: &[HeldRow]) -> (Vec<&str>, Vec<&str>, Vec<Uuid>) {
     let (mut kinds, mut ids, mut entries) = (Vec::new(), Vec::new(), Vec::new());
-    for (owner, entry) in rows {
+    for HeldRow { owner, entry, .. } in rows {
         kinds.push(owner.kind.as_str());
         ids.push(owner.id.as_str());
         entries.push(*entry);
     }
     (kinds, ids, entries)
+}
+
+/// Ends the rest of an owner whose alerts are enabled: what is charged from now on is evaluated after the delay.
+///
+/// Locks: the owner's row of the queue. The caller has those of the account, so that posting adds none
+/// meanwhile, and of the owner's state, so that nobody evaluates.
+pub fn end_rest(owner: &Owner) -> Result<()> {
+    let due = spi::clock().plus_microseconds(guc::evaluation_delay_microseconds());
+    BRING_FORWARD.execute(values![owner.kind.as_str(), &owner.id, due])
 }
 
 /// Puts an owner back whose evaluation failed; the pauses grow. While one lasts, nothing is added.

@@ -4,7 +4,7 @@ use super::decision::Moment;
 use super::episodes;
 use super::evaluate::{self, Counts};
 use super::settings_rules::{self as rules, Consequences, Settings};
-use super::standing;
+use super::{queue, standing};
 use crate::error::{BillingError, Result};
 use crate::events::{self, NewEvent};
 use crate::owner::Owner;
@@ -68,8 +68,12 @@ fn document(changes: Option<Json>) -> Result<Map<String, Document>> {
     }
 }
 
-/// Locks, in this order: the account row (only when the minimum balance is among the changes), then
-/// the owner's state.
+/// Locks, in this order: the account row (only when the minimum balance is among the changes or alerts may
+/// be enabled by them; where there is none it is opened for a minimum balance alone), then the owner's state.
+///
+/// Of those without alerts a row may rest in the queue of evaluations. What was charged meanwhile is seen by
+/// the evaluation here, for posting waits for the account row, or is a serialization failure on an older
+/// snapshot.
 fn update(
     owner: &Owner,
     changes: &Map<String, Document>,
@@ -78,6 +82,8 @@ fn update(
 ) -> Result<Changed> {
     if changes.keys().any(|key| key.starts_with("minimum_balance")) {
         accounts::lock(owner)?;
+    } else if changes.contains_key("spend_alerts_enabled") {
+        accounts::lock_existing(owner)?;
     }
     events::lock_state(owner)?;
     let old = spi::on_fresh_snapshot(|| standing::settings_of(owner))?;
@@ -93,6 +99,9 @@ fn update(
     }
     let as_of = after_what_was(owner, as_of)?;
     save(owner, &old, &new)?;
+    if new.spend_alerts && !old.spend_alerts {
+        queue::end_rest(owner)?;
+    }
     let leads_to = rules::consequences(&old, &new);
     let event = tell(owner, &leads_to, (&old, &new), actor, as_of)?;
     let evaluated = leads_to.evaluate.then(|| evaluate_at_once(owner, as_of)).transpose()?;
