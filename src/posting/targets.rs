@@ -3,7 +3,7 @@
 use super::figures::{Figures, Spend};
 use crate::error::{BillingError, Result};
 use crate::owner::Owner;
-use crate::spi::{Statement, Value, values};
+use crate::spi::{Addition, Statement, Sums, Value, values};
 use crate::time::Instant;
 use crate::transaction::TransactionId;
 use crate::{accounts, guc};
@@ -20,13 +20,28 @@ static ACCOUNTS: Statement = Statement::over_queue(
 static EVALUATIONS: Statement =
     Statement::over_queue(include_str!("../../sql/statements/queue_evaluations.sql"));
 static MONTHS: Target = Target {
+    sums: Sums {
+        table: "exa_monthly_usage",
+        columns: &[
+            "counter_id",
+            "user_id",
+            "organization_id",
+            "month",
+            "total_cost_microdollars",
+            "total_charged_microdollars",
+            "request_count",
+            "free_allowance_microdollars",
+        ],
+        key: &[2, 4, 3],
+        added: &[5, 6, 7],
+    },
     update: Statement::over_queue(
         "UPDATE exa_billing.exa_monthly_usage AS c
          SET total_cost_microdollars = c.total_cost_microdollars + e.cost,
              total_charged_microdollars = c.total_charged_microdollars + e.charged,
              request_count = c.request_count + e.requests
          FROM unnest($1, $2, $3, $4, $5, $6) WITH ORDINALITY
-             AS e(user_id, organization_id, month, cost, charged, requests, place)
+             AS e(user_id, month, organization_id, cost, charged, requests, place)
          WHERE c.user_id = e.user_id AND c.month = e.month
            AND c.organization_id IS NOT DISTINCT FROM e.organization_id
          RETURNING e.place",
@@ -40,7 +55,7 @@ static MONTHS: Target = Target {
                  FROM exa_billing.exa_monthly_allowance AS locked
                  WHERE locked.user_id = e.user_id AND locked.month = e.month)
          FROM unnest($1, $2, $3, $4, $5, $6)
-             AS e(user_id, organization_id, month, cost, charged, requests)
+             AS e(user_id, month, organization_id, cost, charged, requests)
          ON CONFLICT ON CONSTRAINT exa_monthly_usage_context_key DO UPDATE
          SET total_cost_microdollars = c.total_cost_microdollars + excluded.total_cost_microdollars,
              total_charged_microdollars = c.total_charged_microdollars + excluded.total_charged_microdollars,
@@ -48,6 +63,12 @@ static MONTHS: Target = Target {
     ),
 };
 static MEMBER_DAYS: Target = Target {
+    sums: Sums {
+        table: "organization_member_usage",
+        columns: &["organization_id", "user_id", "usage_date", "microdollars_used"],
+        key: &[1, 2, 3],
+        added: &[4],
+    },
     update: Statement::over_queue(
         "UPDATE exa_billing.organization_member_usage AS c
          SET microdollars_used = c.microdollars_used + e.amount
@@ -66,6 +87,19 @@ static MEMBER_DAYS: Target = Target {
     ),
 };
 static TOTALS: Target = Target {
+    sums: Sums {
+        table: "spend_hourly_totals",
+        columns: &[
+            "owner_kind",
+            "owner_id",
+            "hour_start",
+            "spend_category",
+            "total_microdollars",
+            "spend_record_count",
+        ],
+        key: &[1, 2, 3, 4],
+        added: &[5, 6],
+    },
     update: Statement::over_queue(
         "UPDATE exa_billing.spend_hourly_totals AS c
          SET total_microdollars = c.total_microdollars + e.amount,
@@ -86,6 +120,19 @@ static TOTALS: Target = Target {
     ),
 };
 static DAYS: Target = Target {
+    sums: Sums {
+        table: "spend_daily_totals",
+        columns: &[
+            "owner_kind",
+            "owner_id",
+            "day_start",
+            "spend_category",
+            "total_microdollars",
+            "spend_record_count",
+        ],
+        key: &[1, 2, 3, 4],
+        added: &[5, 6],
+    },
     update: Statement::over_queue(
         "UPDATE exa_billing.spend_daily_totals AS c
          SET total_microdollars = c.total_microdollars + e.amount,
@@ -106,6 +153,20 @@ static DAYS: Target = Target {
     ),
 };
 static DRIVERS: Target = Target {
+    sums: Sums {
+        table: "spend_hourly_drivers",
+        columns: &[
+            "owner_kind",
+            "owner_id",
+            "hour_start",
+            "dimension_id",
+            "actor_user_id",
+            "total_microdollars",
+            "spend_record_count",
+        ],
+        key: &[1, 2, 3, 4, 5],
+        added: &[6, 7],
+    },
     update: Statement::over_queue(
         "UPDATE exa_billing.spend_hourly_drivers AS c
          SET total_microdollars = c.total_microdollars + e.amount,
@@ -128,10 +189,11 @@ static DRIVERS: Target = Target {
     ),
 };
 
-/// A table of figures. Most of what is added has a row already, under the account's lock, and an UPDATE
-/// of it is half the work of an INSERT that meets a conflict; the others are inserted.
+/// A table of figures. Most of what is added has a row already, under the account's lock; the others are
+/// inserted.
 struct Target {
-    /// Returns the places of those it has found.
+    sums: Sums,
+    /// The same, where a table is not as it was made. Returns the places of those it has found.
     update: Statement,
     insert: Statement,
 }
@@ -140,24 +202,37 @@ impl Target {
     fn add<K, V>(
         &'static self,
         figures: &BTreeMap<K, V>,
-        columns: impl Fn(&[(&K, &V)]) -> Vec<Value>,
+        addition: impl Fn((&K, &V)) -> Addition,
     ) -> Result<()> {
         if figures.is_empty() {
             return Ok(());
         }
-        let all: Vec<_> = figures.iter().collect();
-        let found = self.update.write(&columns(&all), |row| row.get::<i64>(1))?;
-        if found.len() == all.len() {
+        let all: Vec<Addition> = figures.iter().map(addition).collect();
+        let missing = match self.sums.add(&all) {
+            Some(missing) => missing,
+            None => self.update(&all)?,
+        };
+        if missing.is_empty() {
             return Ok(());
         }
-        let found: BTreeSet<i64> = found.into_iter().collect();
-        let missing: Vec<_> = (1..)
-            .zip(all)
-            .filter(|(place, _)| !found.contains(place))
-            .map(|(_, row)| row)
-            .collect();
-        self.insert.execute(&columns(&missing))
+        let missing: Vec<&Addition> = missing.into_iter().map(|place| &all[place]).collect();
+        self.insert.execute(&columns_of(&missing))
     }
+
+    /// The places of those that have no row, counted from zero.
+    fn update(&'static self, all: &[Addition]) -> Result<Vec<usize>> {
+        let all: Vec<&Addition> = all.iter().collect();
+        let found = self.update.write(&columns_of(&all), |row| row.get::<i64>(1))?;
+        let found: BTreeSet<i64> = found.into_iter().collect();
+        let places = (1_i64..).zip(0..all.len());
+        Ok(places.filter(|(number, _)| !found.contains(number)).map(|(_, place)| place).collect())
+    }
+}
+
+/// As many arrays as a row has values.
+fn columns_of(rows: &[&Addition]) -> Vec<Value> {
+    let count = rows.first().map_or(0, |row| row.len());
+    (0..count).map(|column| Value::array_of(rows.iter().map(|row| &row[column]))).collect()
 }
 
 /// Adds to the posted balances, and notes from where on rows are not posted; whether one of those who
@@ -186,67 +261,59 @@ pub fn queue_evaluations(figures: &Figures) -> Result<()> {
 }
 
 pub fn add_to_months(figures: &Figures) -> Result<()> {
-    MONTHS.add(&figures.months, |rows| {
+    MONTHS.add(&figures.months, |((user, organization, month), added)| {
         values![
-            column(rows, |((user, ..), _)| user.as_str()),
-            column(rows, |((_, organization, _), _)| organization.as_deref()),
-            column(rows, |((.., month), _)| *month),
-            column(rows, |(_, month)| month.cost_microdollars),
-            column(rows, |(_, month)| month.charged_microdollars),
-            column(rows, |(_, month)| month.requests)
+            user,
+            *month,
+            organization.as_deref(),
+            added.cost_microdollars,
+            added.charged_microdollars,
+            added.requests
         ]
         .to_vec()
     })
 }
 
 pub fn add_to_member_days(figures: &Figures) -> Result<()> {
-    MEMBER_DAYS.add(&figures.member_days, |rows| {
-        values![
-            column(rows, |((organization, ..), _)| organization.as_str()),
-            column(rows, |((_, user, _), _)| user.as_str()),
-            column(rows, |((.., day), _)| *day),
-            column(rows, |(_, amount)| *amount)
-        ]
-        .to_vec()
+    MEMBER_DAYS.add(&figures.member_days, |((organization, user, day), amount)| {
+        values![organization, user, *day, *amount].to_vec()
     })
 }
 
 pub fn add_to_totals(figures: &Figures) -> Result<()> {
-    TOTALS.add(&figures.totals, columns_of_totals)?;
-    DAYS.add(&figures.days, columns_of_totals)
+    TOTALS.add(&figures.totals, addition_to_total)?;
+    DAYS.add(&figures.days, addition_to_total)
 }
 
-type TotalKey = (Owner, Instant, &'static str);
-
-fn columns_of_totals(rows: &[(&TotalKey, &Spend)]) -> Vec<Value> {
+fn addition_to_total(
+    ((owner, start, category), added): (&(Owner, Instant, &'static str), &Spend),
+) -> Addition {
+    let Spend { amount_microdollars, spend_record_count } = *added;
     values![
-        column(rows, |((owner, ..), _)| owner.kind.as_str()),
-        column(rows, |((owner, ..), _)| owner.id.as_str()),
-        column(rows, |((_, start, _), _)| *start),
-        column(rows, |((.., category), _)| *category),
-        column(rows, |(_, spend)| spend.amount_microdollars),
-        column(rows, |(_, spend)| spend.spend_record_count)
+        owner.kind.as_str(),
+        &owner.id,
+        *start,
+        *category,
+        amount_microdollars,
+        spend_record_count
     ]
     .to_vec()
 }
 
 pub fn add_to_drivers(figures: &Figures) -> Result<()> {
-    DRIVERS.add(&figures.drivers, |rows| {
+    DRIVERS.add(&figures.drivers, |((owner, hour, dimension, actor), added)| {
+        let Spend { amount_microdollars, spend_record_count } = *added;
         values![
-            column(rows, |((owner, ..), _)| owner.kind.as_str()),
-            column(rows, |((owner, ..), _)| owner.id.as_str()),
-            column(rows, |((_, hour, ..), _)| *hour),
-            column(rows, |((_, _, dimension, _), _)| *dimension),
-            column(rows, |((.., actor), _)| actor.as_str()),
-            column(rows, |(_, spend)| spend.amount_microdollars),
-            column(rows, |(_, spend)| spend.spend_record_count)
+            owner.kind.as_str(),
+            &owner.id,
+            *hour,
+            *dimension,
+            actor,
+            amount_microdollars,
+            spend_record_count
         ]
         .to_vec()
     })
-}
-
-fn column<R: Copy, T>(rows: &[R], value: impl Fn(R) -> T) -> Vec<T> {
-    rows.iter().map(|row| value(*row)).collect()
 }
 
 /// Owners as two array arguments.

@@ -187,18 +187,41 @@ pub(super) enum Comparison {
     IsBefore,
 }
 
-/// None where there is no such comparison of the type here. Texts are compared byte by byte.
+/// None where there is no such comparison of the type here. Texts are compared byte by byte, and null is null.
 pub(super) unsafe fn scan_key(
     column: i16,
     comparison: Comparison,
     value: &Value,
 ) -> Option<pg_sys::ScanKeyData> {
+    let mut key = pg_sys::ScanKeyData::default();
+    if value.is_null {
+        let is_null = (pg_sys::SK_ISNULL | pg_sys::SK_SEARCHNULL).cast_signed();
+        let (none, nothing) = (pg_sys::InvalidOid, pg_sys::Datum::null());
+        let no_strategy = 0;
+        unsafe {
+            pg_sys::ScanKeyEntryInitialize(
+                &raw mut key,
+                is_null,
+                column,
+                no_strategy,
+                none,
+                none,
+                none,
+                nothing,
+            );
+        }
+        return matches!(comparison, Comparison::Is).then_some(key);
+    }
     let (strategy, procedure) = match (value.oid, comparison) {
         (pg_sys::TEXTOID, Comparison::Is) => (pg_sys::BTEqualStrategyNumber, pg_sys::F_TEXTEQ),
         (pg_sys::TEXTOID, Comparison::IsAfter) => {
             (pg_sys::BTGreaterStrategyNumber, pg_sys::F_TEXT_GT)
         }
         (pg_sys::DATEOID, Comparison::Is) => (pg_sys::BTEqualStrategyNumber, pg_sys::F_DATE_EQ),
+        (pg_sys::UUIDOID, Comparison::Is) => (pg_sys::BTEqualStrategyNumber, pg_sys::F_UUID_EQ),
+        (pg_sys::TIMESTAMPTZOID, Comparison::Is) => {
+            (pg_sys::BTEqualStrategyNumber, pg_sys::F_TIMESTAMPTZ_EQ)
+        }
         (pg_sys::XID8OID, Comparison::IsAtLeast) => {
             (pg_sys::BTGreaterEqualStrategyNumber, pg_sys::F_XID8GE)
         }
@@ -211,7 +234,6 @@ pub(super) unsafe fn scan_key(
         _ => return None,
     };
     let strategy = u16::try_from(strategy).ok()?;
-    let mut key = pg_sys::ScanKeyData::default();
     unsafe {
         pg_sys::ScanKeyInit(&raw mut key, column, strategy, procedure.into(), value.datum);
     }

@@ -17,6 +17,7 @@ mod background;
 mod command;
 mod database;
 mod error_report;
+mod kept;
 mod lock;
 mod lookup;
 mod names;
@@ -27,6 +28,7 @@ mod rights;
 mod row;
 mod session;
 mod subtransaction;
+mod sums;
 mod text;
 mod trigger;
 mod value;
@@ -56,6 +58,7 @@ pub use session::{
     transaction_id, transaction_time, with_iso_dates,
 };
 pub use subtransaction::{Failure, in_subtransaction};
+pub use sums::{Addition, Sums};
 pub use text::{Cursor, read_text};
 pub use trigger::{Event, Trigger};
 pub use value::{Json, Value};

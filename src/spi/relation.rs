@@ -1,5 +1,6 @@
 //! Tables and indexes of the books, opened for appending and looking up rows.
 
+use super::kept::Purpose;
 use super::value::Value;
 use crate::time::Instant;
 use pgrx::pg_sys;
@@ -87,7 +88,8 @@ impl Open {
     /// Of a table.
     pub unsafe fn index_over(&self, columns: &[i16]) -> Option<pg_sys::Oid> {
         let is_it = |index: &&Open| {
-            index.is_plain_index()
+            index.is_btree()
+                && index.is_immediate()
                 && index.begins_with(columns)
                 && index.leaves_out_only_nulls(columns)
         };
@@ -182,16 +184,27 @@ impl Open {
         unsafe { (*(*self.relation).rd_rel).relkind }
     }
 
-    /// A table of rows, and nothing happens at an INSERT but the INSERT.
-    pub fn is_plain(&self) -> bool {
+    /// A table of rows in PostgreSQL's own heap, and nothing happens at an INSERT but the INSERT, or at an
+    /// UPDATE but the UPDATE.
+    pub fn is_plain(&self, purpose: Purpose) -> bool {
         unsafe {
-            let triggers = (*self.relation).trigdesc;
-            let fires = !triggers.is_null()
-                && ((*triggers).trig_insert_before_row
-                    || (*triggers).trig_insert_after_row
-                    || (*triggers).trig_insert_before_statement
-                    || (*triggers).trig_insert_after_statement);
+            let triggers = (*self.relation).trigdesc.as_ref();
+            let fires = triggers.is_some_and(|triggers| match purpose {
+                Purpose::Append => {
+                    triggers.trig_insert_before_row
+                        || triggers.trig_insert_after_row
+                        || triggers.trig_insert_before_statement
+                        || triggers.trig_insert_after_statement
+                }
+                Purpose::Update => {
+                    triggers.trig_update_before_row
+                        || triggers.trig_update_after_row
+                        || triggers.trig_update_before_statement
+                        || triggers.trig_update_after_statement
+                }
+            });
             u8::try_from(self.kind()) == Ok(pg_sys::RELKIND_RELATION)
+                && (*(*self.relation).rd_rel).relam == pg_sys::HEAP_TABLE_AM_OID
                 && !fires
                 && (*self.relation).rd_rules.is_null()
                 && !(*(*self.relation).rd_att).constr.is_null()
@@ -254,14 +267,31 @@ impl Open {
         unsafe { (*self.relation).rd_att }
     }
 
-    /// A B-tree that takes its entries at once, for good and one for each row.
-    pub fn is_plain_index(&self) -> bool {
+    pub fn is_btree(&self) -> bool {
+        unsafe { (*(*self.relation).rd_rel).relam == pg_sys::BTREE_AM_OID }
+    }
+
+    pub fn is_summary(&self) -> bool {
+        unsafe { (*(*self.relation).rd_rel).relam == pg_sys::BRIN_AM_OID }
+    }
+
+    /// Whether an entry that is a duplicate is refused at once, and others are not.
+    pub fn is_immediate(&self) -> bool {
         unsafe {
             let index = (*self.relation).rd_index;
-            (*(*self.relation).rd_rel).relam == pg_sys::BTREE_AM_OID
-                && (*index).indimmediate
-                && !(*index).indisexclusion
+            (*index).indimmediate && !(*index).indisexclusion
         }
+    }
+
+    /// Whether it is unique and over exactly these columns.
+    pub fn is_key_over(&self, columns: &[i16]) -> bool {
+        let index = unsafe { (*self.relation).rd_index };
+        let (is_unique, keys) = unsafe { ((*index).indisunique, (*index).indnkeyatts) };
+        is_unique
+            && usize::try_from(keys) == Ok(columns.len())
+            && self.is_btree()
+            && self.begins_with(columns)
+            && unsafe { pg_sys::RelationGetIndexPredicate(self.relation).is_null() }
     }
 
     /// Whether it takes entries already; one that is being made may not.

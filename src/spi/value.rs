@@ -70,6 +70,55 @@ impl<T: SqlType> From<Option<T>> for Value {
     }
 }
 
+impl Value {
+    /// An array of such values, which are all of one type; at least one.
+    pub fn array_of<'a>(elements: impl Iterator<Item = &'a Value> + Clone) -> Self {
+        let oid = elements.clone().next().map_or(pg_sys::InvalidOid, |first| first.oid);
+        let (mut datums, mut nulls): (Vec<Datum>, Vec<bool>) =
+            elements.map(|value| (value.datum, value.is_null)).unzip();
+        let (mut length, mut is_by_value, mut align) = Default::default();
+        // SAFETY: both only read the catalog cache.
+        let array_oid = unsafe {
+            pg_sys::get_typlenbyvalalign(
+                oid,
+                &raw mut length,
+                &raw mut is_by_value,
+                &raw mut align,
+            );
+            pg_sys::get_array_type(oid)
+        };
+        // SAFETY: the values are of the type whose layout this is.
+        let datum =
+            unsafe { array(&mut datums, &mut nulls, oid, length.into(), is_by_value, align) };
+        Value { datum, is_null: false, oid: array_oid }
+    }
+}
+
+unsafe fn array(
+    datums: &mut [Datum],
+    nulls: &mut [bool],
+    oid: pg_sys::Oid,
+    length: i32,
+    is_by_value: bool,
+    align: c_char,
+) -> Datum {
+    let mut count = i32::try_from(datums.len()).expect("arrays stay far below 2^31 elements");
+    let mut lower_bound = 1;
+    Datum::from(unsafe {
+        pg_sys::construct_md_array(
+            datums.as_mut_ptr(),
+            nulls.as_mut_ptr(),
+            1,
+            &raw mut count,
+            &raw mut lower_bound,
+            oid,
+            length,
+            is_by_value,
+            align,
+        )
+    })
+}
+
 impl From<&String> for Value {
     fn from(value: &String) -> Self {
         Value::from(value.as_str())
@@ -87,23 +136,11 @@ impl<T: SqlType> From<Vec<Option<T>>> for Value {
         let mut nulls: Vec<bool> = elements.iter().map(Option::is_none).collect();
         let mut datums: Vec<Datum> =
             elements.into_iter().map(|element| element.map_or(Datum::null(), T::datum)).collect();
-        let mut length = i32::try_from(datums.len()).expect("arrays stay far below 2^31 elements");
-        let mut lower_bound = 1;
-        // SAFETY: the vectors have `length` elements of the type whose layout is given.
-        let array = unsafe {
-            pg_sys::construct_md_array(
-                datums.as_mut_ptr(),
-                nulls.as_mut_ptr(),
-                1,
-                &raw mut length,
-                &raw mut lower_bound,
-                T::OID,
-                T::LENGTH,
-                T::BY_VALUE,
-                T::ALIGN.cast_signed(),
-            )
-        };
-        Value { datum: Datum::from(array), is_null: false, oid: T::ARRAY_OID }
+        let align = T::ALIGN.cast_signed();
+        // SAFETY: the elements are of the type whose layout is given.
+        let datum =
+            unsafe { array(&mut datums, &mut nulls, T::OID, T::LENGTH, T::BY_VALUE, align) };
+        Value { datum, is_null: false, oid: T::ARRAY_OID }
     }
 }
 
